@@ -1,0 +1,86 @@
+//! The table of commands. One row a command, in the order of the reference's schema; what a row says of its command
+//! shows in `guest-info` and in the README.
+//!
+//! A command is a function in the file of its domain. It reads top to bottom in three steps: parse all arguments and
+//! refuse others; do everything that can fail; write the value of the reply. To add one: write the function, add the
+//! row, add its vectors to `agent-core/tests/vectors/`.
+
+mod info;
+mod network;
+mod power;
+mod sync;
+
+pub use info::VERSION;
+
+use core::task::Poll;
+
+use crate::error::Result;
+use crate::guest::{Guest, Job};
+use crate::reply::Reply;
+use crate::request::Arguments;
+
+/// What a command works with: the guest, its arguments, and the reply whose value it writes.
+pub struct Call<'c, 'f, G> {
+    /// What it may act on.
+    pub guest: &'c mut G,
+    /// What the host wants.
+    pub arguments: Arguments<'f>,
+    /// Where exactly one value goes, unless the command fails.
+    pub reply: Reply<'c>,
+}
+
+/// A command, or the first half of one that takes long. `T` is what it has besides the value in the reply.
+pub(crate) type Start<G, T> = for<'f> fn(&mut Call<'_, 'f, G>) -> Result<'f, T>;
+
+/// The second half: it writes the value when the job has ended.
+pub(crate) type Finish<G> = for<'f> fn(&mut Call<'_, 'f, G>, Job) -> Poll<Result<'f, ()>>;
+
+/// How a command runs.
+pub(crate) enum Run<G: 'static> {
+    /// At once: writes the value of its reply.
+    Now(Start<G, ()>),
+    /// Starts a job, and writes the value of its reply when the job has ended. The replies to earlier requests are
+    /// sent before it starts.
+    Later(Start<G, Job>, Finish<G>),
+}
+
+/// A row of the table.
+pub(crate) struct Command<G: 'static> {
+    pub(crate) name: &'static str,
+    pub(crate) run: Run<G>,
+    /// Does it answer when it succeeds? (QAPI `success-response`)
+    pub(crate) answers: bool,
+    /// Does the byte 0xFF stand before its reply?
+    pub(crate) delimited: bool,
+}
+
+impl<G: Guest + 'static> Command<G> {
+    /// All commands of this agent.
+    pub(crate) const TABLE: &'static [Command<G>] = &[
+        Command::now("guest-sync-delimited", sync::sync).delimited(),
+        Command::now("guest-sync", sync::sync),
+        Command::now("guest-ping", sync::ping),
+        Command::now("guest-info", info::info),
+        Command::later("guest-suspend-disk", power::suspend_disk, power::suspended).silent(),
+        Command::later("guest-suspend-ram", power::suspend_ram, power::suspended).silent(),
+        Command::later("guest-suspend-hybrid", power::suspend_hybrid, power::suspended).silent(),
+        Command::now("guest-network-get-interfaces", network::interfaces),
+    ];
+
+    const fn now(name: &'static str, run: Start<G, ()>) -> Self {
+        Command { name, run: Run::Now(run), answers: true, delimited: false }
+    }
+
+    const fn later(name: &'static str, start: Start<G, Job>, finish: Finish<G>) -> Self {
+        Command { name, run: Run::Later(start, finish), answers: true, delimited: false }
+    }
+
+    /// Success sends nothing.
+    const fn silent(self) -> Self {
+        Command { answers: false, ..self }
+    }
+
+    const fn delimited(self) -> Self {
+        Command { delimited: true, ..self }
+    }
+}

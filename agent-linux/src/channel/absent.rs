@@ -1,0 +1,57 @@
+//! Waits for a device that is not there, or that another process holds, without looking at it again and again.
+
+use core::ffi::CStr;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
+use rustix::io::{Errno, read};
+
+/// Milliseconds to the first look after something happened: nodes appear before they can be opened.
+const FIRST_MS: u64 = 10;
+
+/// No looks beyond this, as long as something will say that it is worth another.
+const LAST_MS: u64 = 3_000;
+
+/// A watch on the places where the device may appear: `inotify(7)`.
+pub(super) struct Absent {
+    watch: OwnedFd,
+    /// Milliseconds to the next look; each waits twice as long as the one before.
+    delay_ms: u64,
+}
+
+impl Absent {
+    /// Watches for this path. `busy`: it is there, but held.
+    pub(super) fn new(path: &CStr, busy: bool) -> Result<Self, Errno> {
+        let watch = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let appears = WatchFlags::CREATE | WatchFlags::MOVED_TO;
+        let closed = WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE;
+        add_watch(&watch, c"/dev", appears)?;
+        // The folder of udev's links may be missing.
+        let _ = add_watch(&watch, c"/dev/virtio-ports", appears);
+        if busy && add_watch(&watch, path, closed).is_err() {
+            // It was found by its name, so the node may be any.
+            add_watch(&watch, c"/dev", appears | closed)?;
+        }
+        Ok(Absent { watch, delay_ms: LAST_MS })
+    }
+
+    /// Something happened: looks are worth it for a while.
+    pub(super) fn woken(&mut self) {
+        let mut events = [0; 512];
+        while matches!(read(&self.watch, &mut events), Ok(1..)) {}
+        self.delay_ms = FIRST_MS;
+    }
+
+    /// Milliseconds until the next look, after one in vain.
+    pub(super) fn next_look(&mut self) -> Option<u64> {
+        let delay = self.delay_ms;
+        self.delay_ms = delay.saturating_mul(2);
+        (delay < LAST_MS).then_some(delay)
+    }
+}
+
+impl AsFd for Absent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
+}

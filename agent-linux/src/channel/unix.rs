@@ -1,0 +1,54 @@
+//! Unix sockets: one host at a time, the next one waits in the backlog.
+
+use core::ffi::CStr;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, statat, unlinkat};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{accept_with, bind, connect, listen as start_listening, socket_with};
+use rustix::process::umask;
+
+/// Hosts that may wait. The kernel lets one more connect.
+const BACKLOG: i32 = 1;
+
+/// Listens at a path that only the agent's user may connect to. A socket that nobody listens at any more is replaced;
+/// one that is in use, or anything else that stands there, is left alone.
+pub(super) fn listen(path: &CStr) -> Result<OwnedFd, Errno> {
+    let address = SocketAddrUnix::new(path)?;
+    let listener = stream_socket()?;
+    match bind_privately(&listener, &address) {
+        Err(Errno::ADDRINUSE) => {
+            let found = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(found.st_mode) != FileType::Socket {
+                return Err(Errno::EXIST);
+            }
+            if connect(stream_socket()?, &address) != Err(Errno::CONNREFUSED) {
+                return Err(Errno::ADDRINUSE);
+            }
+            unlinkat(CWD, path, AtFlags::empty())?;
+            bind_privately(&listener, &address)?;
+        }
+        result => result?,
+    }
+    start_listening(&listener, BACKLOG)?;
+    Ok(listener)
+}
+
+/// The next host.
+pub(super) fn accept(listener: impl AsFd) -> Result<OwnedFd, Errno> {
+    accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+}
+
+fn stream_socket() -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+}
+
+/// The socket must not be open to others even for a moment, so its mode comes from the umask.
+fn bind_privately(listener: impl AsFd, address: &SocketAddrUnix) -> Result<(), Errno> {
+    let before = umask(Mode::from_raw_mode(0o177));
+    let bound = bind(listener, address);
+    umask(before);
+    bound
+}

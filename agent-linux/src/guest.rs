@@ -1,0 +1,39 @@
+//! The guest as Linux has it: one file a domain, each an implementation of its trait in `agent_core::guest`.
+
+pub mod job;
+pub mod netlink;
+pub mod network;
+pub mod power;
+
+use core::ffi::CStr;
+
+use agent_core::guest::{Guest, Job};
+
+use job::Jobs;
+use network::Buffers;
+
+/// The guest this process runs in.
+pub struct LinuxGuest {
+    buffers: &'static mut Buffers,
+    jobs: Jobs,
+    /// Where `/sys`, `/proc` and `/usr` are.
+    root: &'static CStr,
+}
+
+impl LinuxGuest {
+    /// A guest that uses this memory.
+    pub fn new(buffers: &'static mut Buffers) -> Self {
+        Self { buffers, jobs: Jobs::default(), root: c"/" }
+    }
+
+    /// Collects the children that have ended: to be called after SIGCHLD, before jobs are asked for.
+    pub fn reap(&mut self) {
+        self.jobs.reap();
+    }
+}
+
+impl Guest for LinuxGuest {
+    fn abandon(&mut self, job: Job) {
+        self.jobs.abandon(job);
+    }
+}

@@ -1,0 +1,416 @@
+//! The wire of rtnetlink: requests, dumps and the messages in them (`netlink(7)`, `rtnetlink(7)`, linux/netlink.h).
+//!
+//! It knows lengths and alignment, and nothing about what a message means. What the kernel sends is trusted no more than
+//! any other bytes: the readers are total, they never look outside a datagram and always come to its end.
+
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+
+use crate::sys;
+
+/// Bytes of a receive buffer. The kernel's datagrams are never larger where nobody asks for more than links and
+/// addresses (`NLMSG_GOODSIZE`); a larger one would be refused with EMSGSIZE, not cut.
+pub const BUFFER: usize = 8192;
+
+/// A message of a datagram (`struct nlmsghdr`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// `nlmsg_type`.
+    pub kind: u16,
+    /// `nlmsg_flags`.
+    pub flags: u16,
+    /// What follows the header, without padding.
+    pub body: &'a [u8],
+}
+
+/// The messages of a datagram, in order. A malformed one is an error, and nothing comes after it.
+#[derive(Clone, Copy, Debug)]
+pub struct Messages<'a> {
+    rest: &'a [u8],
+}
+
+/// A length that no message can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+impl<'a> Messages<'a> {
+    /// The messages of this datagram.
+    pub fn new(datagram: &'a [u8]) -> Self {
+        Self { rest: datagram }
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<Message<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let message = take_message(&mut self.rest);
+        if message.is_none() {
+            self.rest = &[];
+        }
+        Some(message.ok_or(Malformed))
+    }
+}
+
+/// Bytes of `struct nlmsghdr`.
+const HEADER: usize = 16;
+
+/// Header: length u32 (header included), type u16, flags u16, sequence u32, port u32. The next one is aligned to 4.
+fn take_message<'a>(rest: &mut &'a [u8]) -> Option<Message<'a>> {
+    let length = usize::try_from(u32_at(rest, 0)?).ok()?;
+    let message = Message { kind: u16_at(rest, 4)?, flags: u16_at(rest, 6)?, body: rest.get(HEADER..length)? };
+    *rest = after(rest, length);
+    Some(message)
+}
+
+/// The attributes of a message (`struct rtattr`): type without flags, and value. A malformed one ends them.
+#[derive(Clone, Copy, Debug)]
+pub struct Attributes<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Attributes<'a> {
+    /// The attributes in these bytes.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    /// Header: length u16 (header included), type u16. The next one is aligned to 4.
+    fn next(&mut self) -> Option<Self::Item> {
+        let length = usize::from(u16_at(self.rest, 0)?);
+        let kind = u16_at(self.rest, 2)? & NLA_TYPE_MASK;
+        let value = self.rest.get(4..length)?;
+        self.rest = after(self.rest, length);
+        Some((kind, value))
+    }
+}
+
+/// The values of three attributes, by their types. What is not there is empty; of several, the last one counts.
+pub fn pick(attributes: &[u8], kinds: [u16; 3]) -> [&[u8]; 3] {
+    let mut values = [[].as_slice(); 3];
+    for (kind, value) in Attributes::new(attributes) {
+        for (to, wanted) in values.iter_mut().zip(kinds) {
+            if kind == wanted {
+                *to = value;
+            }
+        }
+    }
+    values
+}
+
+/// Without `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` (linux/netlink.h).
+const NLA_TYPE_MASK: u16 = 0x3fff;
+
+/// What follows the first `length` bytes, at least 1, and their padding.
+fn after(bytes: &[u8], length: usize) -> &[u8] {
+    bytes.get(aligned(length)..).unwrap_or(&[])
+}
+
+/// The next multiple of 4: `NLMSG_ALIGN`, `RTA_ALIGN`.
+fn aligned(length: usize) -> usize {
+    length.wrapping_add(3) & !3
+}
+
+/// The `u16` at an offset, in the byte order of the machine, aligned or not.
+pub fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
+}
+
+/// The `u32` at an offset.
+pub fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
+}
+
+/// The `u64` at an offset.
+pub fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
+}
+
+/// `NLM_F_REQUEST | NLM_F_DUMP`.
+const NLM_F_REQUEST_DUMP: u16 = 0x301;
+/// The configuration changed during the dump.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+/// `RTM_GETLINK`: links.
+pub const RTM_GETLINK: u16 = 18;
+/// `RTM_GETADDR`: addresses.
+pub const RTM_GETADDR: u16 = 22;
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLMSG_OVERRUN: u16 = 4;
+
+/// One dump after another of the same kind, on a socket of its own.
+pub struct Dump<'b> {
+    buffer: &'b mut [u8; BUFFER],
+    /// Opened for the first request.
+    socket: Option<OwnedFd>,
+    /// `RTM_GETLINK` or `RTM_GETADDR`.
+    kind: u16,
+    /// `AF_*`, or 0 for all. The kernel ignores one that it does not know.
+    pub family: u8,
+    /// Whether more is to come.
+    running: bool,
+    /// Whether one was inconsistent: the configuration changed while it ran.
+    interrupted: bool,
+    /// Where the bytes of `buffer` begin that were not yet taken, where those after the next message, where all end.
+    at: usize,
+    after: usize,
+    end: usize,
+}
+
+impl<'b> Dump<'b> {
+    /// Nothing yet.
+    pub fn new(buffer: &'b mut [u8; BUFFER], kind: u16, family: u8) -> Self {
+        Self { buffer, socket: None, kind, family, running: false, interrupted: false, at: 0, after: 0, end: 0 }
+    }
+
+    /// Starts a dump, for one interface or for all (0). What is left of the one before must have been read.
+    ///
+    /// Kernels before 4.20 dump all interfaces for one.
+    pub fn request(&mut self, index: u32) -> Result<(), Errno> {
+        let words = self.words(index);
+        let bytes = words.as_flattened();
+        // struct ifaddrmsg is shorter than struct ifinfomsg, and the kernel minds.
+        let bytes = if self.kind == RTM_GETADDR { bytes.get(..24).unwrap_or(bytes) } else { bytes };
+        let socket = match &mut self.socket {
+            Some(socket) => socket,
+            // No protocol: NETLINK_ROUTE is number 0.
+            none => none.insert(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?),
+        };
+        if index != 0 {
+            sys::netlink_strict(&*socket);
+        }
+        send(&*socket, bytes, SendFlags::empty())?;
+        self.running = true;
+        Ok(())
+    }
+
+    /// The request, in words of the machine: `struct nlmsghdr`, then `struct ifinfomsg` or `struct ifaddrmsg`, which
+    /// both have the family at 0 and the index at 4.
+    fn words(&self, index: u32) -> [[u8; 4]; 8] {
+        let length: u32 = if self.kind == RTM_GETADDR { 24 } else { 32 };
+        let [k0, k1] = self.kind.to_ne_bytes();
+        let [f0, f1] = NLM_F_REQUEST_DUMP.to_ne_bytes();
+        [
+            length.to_ne_bytes(),
+            [k0, k1, f0, f1],
+            [0; 4],
+            [0; 4],
+            [self.family, 0, 0, 0],
+            index.to_ne_bytes(),
+            [0; 4],
+            [0; 4],
+        ]
+    }
+
+    /// The body of the next message, until there is none. It stays the next one until it is taken.
+    pub fn peek(&mut self) -> Result<Option<&[u8]>, Errno> {
+        let (start, end) = loop {
+            if !self.running {
+                return Ok(None);
+            }
+            let received = self.buffer.get(self.at..self.end).unwrap_or(&[]);
+            let message = match Messages::new(received).next() {
+                Some(Ok(message)) => message,
+                Some(Err(Malformed)) => return Err(Errno::BADMSG),
+                None => {
+                    self.receive()?;
+                    continue;
+                }
+            };
+            let start = self.at.wrapping_add(HEADER);
+            let end = start.wrapping_add(message.body.len());
+            self.after = aligned(end);
+            self.interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
+            match message.kind {
+                // RTM_NEW* stands two before RTM_GET*.
+                kind if kind == self.kind.wrapping_sub(2) => break (start, end),
+                NLMSG_DONE | NLMSG_ERROR => {
+                    self.running = false;
+                    self.at = self.end;
+                    result(message.body)?;
+                }
+                NLMSG_OVERRUN => return Err(Errno::NOBUFS),
+                _ => self.take(),
+            }
+        };
+        Ok(self.buffer.get(start..end))
+    }
+
+    /// Takes the message that [`peek`](Self::peek) showed.
+    pub fn take(&mut self) {
+        self.at = self.after;
+    }
+
+    /// Whether all was read, and all of it at one state of the configuration.
+    pub fn complete(&self) -> bool {
+        !self.running && !self.interrupted
+    }
+
+    /// The next datagram. The kernel has it ready before the last one is out of its hands: there is nothing to wait for.
+    fn receive(&mut self) -> Result<(), Errno> {
+        let socket = self.socket.as_ref().ok_or(Errno::BADF)?;
+        let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+        let (_, length) = recv(socket, self.buffer.as_mut_slice(), flags)?;
+        self.at = 0;
+        self.end = length;
+        match length {
+            0 => Err(Errno::BADMSG),
+            1..=BUFFER => Ok(()),
+            _ => Err(Errno::MSGSIZE),
+        }
+    }
+}
+
+/// What NLMSG_DONE and NLMSG_ERROR say first: a negated errno, or 0. Old kernels' NLMSG_DONE says nothing.
+fn result(body: &[u8]) -> Result<(), Errno> {
+    match u32_at(body, 0).map(u32::wrapping_neg) {
+        None | Some(0) => Ok(()),
+        Some(error @ 1..4096) => Err(Errno::from_raw_os_error(error.cast_signed())),
+        Some(_) => Err(Errno::BADMSG),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+
+    /// Two messages as the kernel lays them out: a body of 5 bytes, padded to 8, then an end without error.
+    const TWO: [u8; 44] = [
+        21, 0, 0, 0, 16, 0, 2, 0, 1, 0, 0, 0, 9, 0, 0, 0, b'h', b'e', b'l', b'l', b'o', 0, 0, 0, //
+        20, 0, 0, 0, 3, 0, 0x12, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0,
+    ];
+
+    type Read<'a> = Result<(u16, u16, &'a [u8]), Malformed>;
+
+    fn read(datagram: &[u8]) -> Vec<Read<'_>> {
+        Messages::new(datagram).map(|message| message.map(|m| (m.kind, m.flags, m.body))).collect()
+    }
+
+    #[test]
+    fn messages_are_padded_to_four_bytes() {
+        assert_eq!(read(&TWO), [Ok((16, 2, b"hello".as_slice())), Ok((3, 0x12, [0; 4].as_slice()))]);
+    }
+
+    #[test]
+    fn the_last_message_may_lack_its_padding() {
+        assert_eq!(read(&TWO[..21]), [Ok((16, 2, b"hello".as_slice()))]);
+    }
+
+    #[test]
+    fn an_impossible_length_ends_the_datagram() {
+        for length in [0, 1, 15, 45, 0x7fff_ffff, 0x8000_0000, 0xffff_fff0, 0xffff_ffff_u32] {
+            let mut bytes = TWO;
+            bytes[..4].copy_from_slice(&length.to_ne_bytes());
+            assert_eq!(read(&bytes), [Err(Malformed)], "{length}");
+        }
+    }
+
+    #[test]
+    fn a_cut_message_is_malformed_at_every_length() {
+        assert_eq!(read(&[]), []);
+        for length in 1..21 {
+            assert_eq!(read(&TWO[..length]), [Err(Malformed)], "{length}");
+        }
+        for length in 25..44 {
+            assert_eq!(read(&TWO[..length])[1], Err(Malformed), "{length}");
+        }
+    }
+
+    #[test]
+    fn attributes_lose_their_flags_and_padding() {
+        let bytes = [
+            5, 0, 3, 0x80, b'x', 0, 0, 0, // nested
+            4, 0, 2, 0x40, // empty, in network byte order
+            8, 0, 1, 0, 1, 2, 3, 4,
+        ];
+        let found: Vec<_> = Attributes::new(&bytes).collect();
+        assert_eq!(found, [(3, b"x".as_slice()), (2, &[]), (1, &[1, 2, 3, 4])]);
+    }
+
+    #[test]
+    fn attributes_are_picked_by_type() {
+        let bytes = [5, 0, 3, 0, b'x', 0, 0, 0, 6, 0, 1, 0, 1, 2, 0, 0, 5, 0, 9, 0, 9, 0, 0, 0, 5, 0, 3, 0, b'y'];
+        assert_eq!(pick(&bytes, [1, 2, 3]), [&[1, 2], [].as_slice(), b"y"]);
+    }
+
+    #[test]
+    fn a_malformed_attribute_ends_them() {
+        for bytes in [&[][..], &[0; 8], &[3, 0, 1, 0], &[9, 0, 1, 0, 1, 2, 3, 4], &[255, 255, 1, 0], &[4, 0, 1]] {
+            assert_eq!(Attributes::new(bytes).next(), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn any_bytes_come_to_an_end() {
+        let mut state = 1_u32;
+        for _ in 0..20_000 {
+            let mut bytes = [0; 64];
+            for byte in &mut bytes {
+                state ^= state << 13;
+                state ^= state >> 17;
+                state ^= state << 5;
+                // Small numbers make lengths that are nearly right.
+                *byte = if state & 0x300 == 0 { state.to_be_bytes()[0] } else { state.to_be_bytes()[0] & 0x1f };
+            }
+            for cut in 0..bytes.len() {
+                assert!(Messages::new(&bytes[..cut]).count() <= 4);
+                assert!(Attributes::new(&bytes[..cut]).count() <= 16);
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_and_an_error_say_how_it_went() {
+        assert_eq!(result(&[]), Ok(()));
+        assert_eq!(result(&0_i32.to_ne_bytes()), Ok(()));
+        assert_eq!(result(&(-19_i32).to_ne_bytes()), Err(Errno::NODEV));
+        assert_eq!(result(&19_i32.to_ne_bytes()), Err(Errno::BADMSG));
+        assert_eq!(result(&i32::MIN.to_ne_bytes()), Err(Errno::BADMSG));
+    }
+
+    #[test]
+    fn a_request_has_the_kernels_form() {
+        let mut buffer = [0; BUFFER];
+        assert_eq!(
+            Dump::new(&mut buffer, RTM_GETADDR, 10).words(0x0102_0304).as_flattened()[..24],
+            [24, 0, 0, 0, 22, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 4, 3, 2, 1]
+        );
+        assert_eq!(
+            Dump::new(&mut buffer, RTM_GETLINK, 0).words(0).as_flattened()[..8],
+            [32, 0, 0, 0, 18, 0, 1, 3]
+        );
+    }
+
+    #[test]
+    fn a_dump_ends_once_and_stays_at_its_end() {
+        let mut buffer = [0; BUFFER];
+        let mut dump = Dump::new(&mut buffer, RTM_GETLINK, 0);
+        assert_eq!(dump.peek(), Ok(None), "nothing was asked for");
+        dump.request(0).unwrap();
+        assert!(!dump.complete());
+        let mut links = 0;
+        while let Some(message) = dump.peek().unwrap() {
+            let shown = message.as_ptr();
+            assert_eq!(dump.peek().unwrap().unwrap().as_ptr(), shown, "until it is taken");
+            dump.take();
+            links += 1;
+        }
+        assert!(links >= 1, "there is always lo");
+        assert_eq!(dump.peek(), Ok(None));
+        dump.kind = 1018;
+        dump.request(0).unwrap();
+        assert_eq!(dump.peek(), Err(Errno::OPNOTSUPP), "no such request");
+        assert_eq!(dump.peek(), Ok(None));
+    }
+}

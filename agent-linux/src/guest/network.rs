@@ -1,0 +1,523 @@
+//! Network interfaces and their addresses, from rtnetlink's dumps (`rtnetlink(7)`, linux/if_link.h, linux/if_addr.h).
+//!
+//! Links, IPv4 and IPv6 addresses are three dumps, read in lock step: the kernel walks its links in one order for all of
+//! them, so the addresses of a link are the next ones of their dump or there are none. Nothing has to be remembered,
+//! however many there are. It knows nothing of how a host writes an address or a name.
+
+use core::net::IpAddr;
+use core::num::NonZeroU128;
+
+use agent_core::guest::{Address, Event, Link, Network, Statistics};
+use rustix::io::Errno;
+
+use super::LinuxGuest;
+use super::netlink::{BUFFER, Dump, RTM_GETADDR, RTM_GETLINK, pick, u32_at, u64_at};
+use crate::memory::{Pages, give_back};
+use crate::sys;
+
+/// How often the lock step is tried before each link is asked for its addresses.
+const ATTEMPTS: u8 = 3;
+
+/// The memory of a walk: a receive buffer for each of four dumps.
+pub type Buffers = Pages<{ 4 * BUFFER }>;
+
+impl Network for LinuxGuest {
+    fn interfaces(&mut self, each: &mut dyn FnMut(Event<'_>)) -> Result<(), agent_core::guest::Errno> {
+        let result = walk(self.buffers, each);
+        give_back(&mut self.buffers.0);
+        result.map_err(sys::errno)
+    }
+}
+
+/// The walk, anew while the configuration changes under it. The last attempt takes what it gets.
+fn walk(buffers: &mut Buffers, each: &mut dyn FnMut(Event<'_>)) -> Result<(), Errno> {
+    for _ in 0..ATTEMPTS {
+        if attempt(buffers, Order::LockStep, each)? {
+            return Ok(());
+        }
+        each(Event::Restart);
+    }
+    attempt(buffers, Order::LinkByLink, each).map(|_| ())
+}
+
+/// How addresses come to their link.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// One dump for all links, in their order.
+    LockStep,
+    /// A dump for each link.
+    LinkByLink,
+}
+
+/// One walk. `false` if the configuration changed meanwhile: then something may be missing or there twice.
+fn attempt(buffers: &mut Buffers, order: Order, each: &mut dyn FnMut(Event<'_>)) -> Result<bool, Errno> {
+    let ([links, ipv4, ipv6, aliases], _) = buffers.0.as_chunks_mut() else {
+        return Err(Errno::NOMEM);
+    };
+    let mut dumps = [
+        Dump::new(links, RTM_GETLINK, 0),
+        Dump::new(ipv4, RTM_GETADDR, AF_INET),
+        Dump::new(ipv6, RTM_GETADDR, AF_INET6),
+        Dump::new(aliases, RTM_GETADDR, AF_INET),
+    ];
+    let [links, families @ .., aliases] = &mut dumps;
+    links.request(0)?;
+    if order == Order::LockStep {
+        for dump in &mut *families {
+            dump.request(0)?;
+        }
+    }
+
+    while let Some(message) = links.peek()? {
+        if let Some((index, link)) = parse_link(message) {
+            each(Event::Link(link));
+            let name = Label::new(link.name);
+            let mut group = Group { index, name, label: name, alias: None };
+            for dump in &mut *families {
+                group.addresses(dump, order, each)?;
+            }
+            // Rare, and there may be any number of them: one more dump of the link's addresses for each.
+            while let Some(label) = group.alias.take() {
+                each(Event::Link(Link { name: until_nul(&label.bytes()), statistics: None, ..link }));
+                group.label = Some(label);
+                group.addresses(aliases, Order::LinkByLink, each)?;
+            }
+        }
+        links.take();
+    }
+
+    Ok(dumps.iter().all(Dump::complete))
+}
+
+/// Addresses of one link that have the same label.
+struct Group {
+    /// The link.
+    index: u32,
+    name: Option<Label>,
+    /// Its name, or an alias.
+    label: Option<Label>,
+    /// The next alias of the link, in ascending order, of those that were seen.
+    alias: Option<Label>,
+}
+
+impl Group {
+    /// Takes the addresses of the link from a dump.
+    fn addresses(&mut self, dump: &mut Dump<'_>, order: Order, each: &mut dyn FnMut(Event<'_>)) -> Result<(), Errno> {
+        if order == Order::LinkByLink {
+            dump.request(self.index)?;
+        }
+        let family = dump.family;
+        loop {
+            let message = match dump.peek() {
+                Ok(Some(message)) => message,
+                // The link has gone since it was seen.
+                Ok(None) | Err(Errno::NODEV) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            if let Some(next) = FoundAddress::parse(message, family) {
+                if next.index == self.index {
+                    self.see(&next, each);
+                } else if order == Order::LockStep {
+                    // Of a later link.
+                    return Ok(());
+                }
+            }
+            dump.take();
+        }
+    }
+
+    fn see(&mut self, address: &FoundAddress, each: &mut dyn FnMut(Event<'_>)) {
+        let label = address.label.or(self.name);
+        if label == self.label {
+            each(Event::Address(address.address));
+        } else if label != self.name
+            && (self.label == self.name || label > self.label)
+            && (self.alias.is_none() || label < self.alias)
+        {
+            self.alias = label;
+        }
+    }
+}
+
+/// The name of a link or the label of an address: at most 15 bytes (`IFNAMSIZ`), then zeros; as a number, since that
+/// sorts alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Label(NonZeroU128);
+
+impl Label {
+    /// From an attribute, with or without its NUL. Nothing if it is empty.
+    fn new(value: &[u8]) -> Option<Self> {
+        let mut label = [0; 16];
+        for (to, from) in label.iter_mut().take(15).zip(value) {
+            *to = *from;
+        }
+        NonZeroU128::new(u128::from_be_bytes(label)).map(Self)
+    }
+
+    fn bytes(self) -> [u8; 16] {
+        self.0.get().to_be_bytes()
+    }
+}
+
+fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&byte| byte == 0).next().unwrap_or(&[])
+}
+
+/// What `RTM_NEWLINK` says: the link's number and what the seam wants to know.
+///
+/// The body of the message is `struct ifinfomsg` (16 bytes, index at 4), then attributes.
+pub fn parse_link(message: &[u8]) -> Option<(u32, Link<'_>)> {
+    let index = u32_at(message, 4)?;
+    let [address, name, statistics] = pick(message.get(16..)?, [IFLA_ADDRESS, IFLA_IFNAME, IFLA_STATS64]);
+    let mut hardware_address = [0; 6];
+    for (to, from) in hardware_address.iter_mut().zip(address) {
+        *to = *from;
+    }
+    let statistics = parse_statistics(statistics);
+    Some((index, Link { name: until_nul(name), hardware_address, statistics }))
+}
+
+/// From `struct rtnl_link_stats64`: numbers of 64 bits, which are not aligned in a message.
+fn parse_statistics(value: &[u8]) -> Option<Statistics> {
+    let numbers: &[u8; 16 * 8] = value.first_chunk()?;
+    let number = |place: usize| u64_at(numbers, place.wrapping_mul(8));
+    Some(Statistics {
+        rx_packets: number(0)?,
+        tx_packets: number(1)?,
+        rx_bytes: number(2)?,
+        tx_bytes: number(3)?,
+        rx_errs: number(4)?,
+        tx_errs: number(5)?,
+        // And rx_missed_errors, as in /proc/net/dev.
+        rx_dropped: number(6)?.wrapping_add(number(15)?),
+        tx_dropped: number(7)?,
+    })
+}
+
+/// What `RTM_NEWADDR` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundAddress {
+    /// The number of its link.
+    pub index: u32,
+    /// The address.
+    pub address: Address,
+    /// IPv4 only: the name of the link or of its alias.
+    label: Option<Label>,
+}
+
+impl FoundAddress {
+    /// From the body of the message: `struct ifaddrmsg` (8 bytes: family, prefix, flags, scope, index), then attributes.
+    /// Nothing if it is of another family, or has no address.
+    pub fn parse(message: &[u8], family: u8) -> Option<Self> {
+        let (&[of_family, prefix, _, _, i0, i1, i2, i3], attributes) = message.split_first_chunk()?;
+        if of_family != family {
+            return None;
+        }
+        let [address, local, label] = pick(attributes, [IFA_ADDRESS, IFA_LOCAL, IFA_LABEL]);
+        // IFA_ADDRESS is the peer's where there is a peer, and then IFA_LOCAL is the own one.
+        let address = if local.is_empty() { address } else { local };
+        Some(Self {
+            index: u32::from_ne_bytes([i0, i1, i2, i3]),
+            address: Address { ip: ip(family, address)?, prefix },
+            label: Label::new(label),
+        })
+    }
+}
+
+/// An address of as many bytes as its family has.
+fn ip(family: u8, value: &[u8]) -> Option<IpAddr> {
+    if family == AF_INET {
+        <[u8; 4]>::try_from(value).ok().map(IpAddr::from)
+    } else {
+        <[u8; 16]>::try_from(value).ok().map(IpAddr::from)
+    }
+}
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_STATS64: u16 = 23;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_LABEL: u16 = 3;
+
+#[cfg(test)]
+mod tests {
+    use std::boxed::Box;
+    use std::format;
+    use std::process::Command;
+    use std::string::{String, ToString};
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::testing::{in_a_network_namespace, must_be_alone};
+
+    /// `RTM_NEWLINK` after its header: index 7, `eth0`, an Ethernet address, counters 1 to 24.
+    fn new_link() -> Vec<u8> {
+        let mut bytes = Vec::from([0, 0, 1, 0, 7, 0, 0, 0, 0x43, 0x10, 1, 0, 0, 0, 0, 0]);
+        bytes.extend([9, 0, 3, 0, b'e', b't', b'h', b'0', 0, 0, 0, 0]);
+        bytes.extend([10, 0, 1, 0, 0x52, 0x54, 0, 0x12, 0x34, 0x56, 0, 0]);
+        bytes.extend([196, 0, 23, 0]);
+        bytes.extend((1..=24_u64).flat_map(u64::to_ne_bytes));
+        bytes
+    }
+
+    /// `RTM_NEWADDR` after its header: 10.0.0.1 on link 7, peer 10.0.0.2, prefix 32, label `eth0:1`.
+    const NEW_ADDRESS: [u8; 36] = [
+        2, 32, 0x80, 0, 7, 0, 0, 0, // struct ifaddrmsg
+        8, 0, 1, 0, 10, 0, 0, 2, // IFA_ADDRESS
+        8, 0, 2, 0, 10, 0, 0, 1, // IFA_LOCAL
+        11, 0, 3, 0, b'e', b't', b'h', b'0', b':', b'1', 0, 0,
+    ];
+
+    #[test]
+    fn a_link_has_name_address_and_counters() {
+        let bytes = new_link();
+        let link = Link {
+            name: b"eth0",
+            hardware_address: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
+            statistics: Some(Statistics {
+                rx_packets: 1,
+                tx_packets: 2,
+                rx_bytes: 3,
+                tx_bytes: 4,
+                rx_errs: 5,
+                tx_errs: 6,
+                rx_dropped: 7 + 16,
+                tx_dropped: 8,
+            }),
+        };
+        assert_eq!(parse_link(&bytes), Some((7, link)));
+        // Not aligned, as messages are.
+        let mut moved = Vec::from([0]);
+        moved.extend(bytes);
+        assert_eq!(parse_link(&moved[1..]), Some((7, link)));
+    }
+
+    #[test]
+    fn a_hardware_address_is_cut_or_padded_to_six_bytes() {
+        let link = |address: &[u8]| {
+            let mut bytes = Vec::from([0; 16]);
+            bytes.extend([4 + u8::try_from(address.len()).unwrap(), 0, 1, 0]);
+            bytes.extend(address);
+            parse_link(&bytes).unwrap().1.hardware_address
+        };
+        assert_eq!(link(&[]), [0; 6]);
+        assert_eq!(link(&[10, 0, 0, 1]), [10, 0, 0, 1, 0, 0]);
+        assert_eq!(link(&[9; 20]), [9; 6]);
+    }
+
+    #[test]
+    fn the_local_address_goes_before_the_peers() {
+        let found = FoundAddress::parse(&NEW_ADDRESS, AF_INET).unwrap();
+        assert_eq!(found.index, 7);
+        assert_eq!(found.address.ip.to_string(), "10.0.0.1");
+        assert_eq!(found.address.prefix, 32);
+        assert_eq!(found.label, Label::new(b"eth0:1"));
+        assert_eq!(FoundAddress::parse(&NEW_ADDRESS, AF_INET6), None, "of another family");
+        assert_eq!(FoundAddress::parse(&NEW_ADDRESS[..8], AF_INET), None, "without address");
+        let found = FoundAddress::parse(&NEW_ADDRESS[..16], AF_INET).unwrap();
+        assert_eq!(found.address.ip.to_string(), "10.0.0.2");
+        assert_eq!(found.label, None);
+    }
+
+    #[test]
+    fn a_name_has_at_most_fifteen_bytes() {
+        assert_eq!(&Label::new(b"abcdefghijklmnopq").unwrap().bytes(), b"abcdefghijklmno\0");
+        assert_eq!(Label::new(b""), None);
+        assert_eq!(Label::new(b"\0"), None);
+        assert!(Label::new(b"eth0:1") < Label::new(b"eth0:10") && Label::new(b"eth0:10") < Label::new(b"eth0:2"));
+    }
+
+    #[test]
+    fn damaged_messages_give_something_or_nothing() {
+        let link = new_link();
+        for place in 0..link.len() {
+            let _ = parse_link(&link[..place]);
+            for value in [0, 1, 4, 0x7f, 0xff] {
+                let mut bytes = link.clone();
+                bytes[place] = value;
+                let _ = parse_link(&bytes);
+            }
+        }
+        for place in 0..NEW_ADDRESS.len() {
+            let _ = FoundAddress::parse(&NEW_ADDRESS[..place], AF_INET);
+            for value in [0, 1, 4, 0x7f, 0xff] {
+                let mut bytes = NEW_ADDRESS;
+                bytes[place] = value;
+                let _ = FoundAddress::parse(&bytes, AF_INET);
+            }
+        }
+    }
+
+    /// Events as text, one a line, those before a restart forgotten.
+    fn text(walk: impl FnOnce(&mut dyn FnMut(Event<'_>)) -> Result<(), Errno>) -> Vec<String> {
+        let mut lines = Vec::new();
+        walk(&mut |event| match event {
+            Event::Restart => lines.clear(),
+            Event::Link(link) => {
+                let name = str::from_utf8(link.name).unwrap();
+                let [a, b, c, d, e, f] = link.hardware_address;
+                let kind = if link.statistics.is_some() { "link" } else { "alias" };
+                lines.push(format!("{kind} {name} {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"));
+            }
+            Event::Address(address) => lines.push(format!("{}/{}", address.ip, address.prefix)),
+        })
+        .unwrap();
+        lines
+    }
+
+    /// The same, as `ip` from iproute2 sees it.
+    fn oracle() -> Vec<String> {
+        let ip = |arguments: &[&str]| {
+            let output = Command::new("ip").args(arguments).output().unwrap();
+            assert!(output.status.success(), "ip {arguments:?}: {output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let mut lines = Vec::new();
+        for link in ip(&["-o", "link"]).lines() {
+            let mut words = link.split_whitespace();
+            let name = words.nth(1).unwrap().trim_end_matches(':').split('@').next().unwrap().to_string();
+            let hardware = words.skip_while(|word| !word.starts_with("link/")).nth(1).unwrap().to_string();
+            lines.push(format!("link {name} {hardware}"));
+            let mut aliases = std::collections::BTreeMap::<String, Vec<String>>::new();
+            for family in ["-4", "-6"] {
+                for line in ip(&["-o", family, "addr", "show", "dev", &name]).lines() {
+                    let words: Vec<_> = line.split('\\').next().unwrap().split_whitespace().collect();
+                    // "N: NAME inet ADDRESS/PREFIX …" or "N: NAME inet ADDRESS peer PEER/PREFIX …"
+                    let local = words[3].split('/').next().unwrap();
+                    let place = if words[4] == "peer" { words[5] } else { words[3] };
+                    let address = format!("{local}/{}", place.split('/').nth(1).unwrap());
+                    let label = words.last().unwrap().to_string();
+                    if family == "-4" && label != name {
+                        aliases.entry(label).or_default().push(address);
+                    } else {
+                        lines.push(address);
+                    }
+                }
+            }
+            for (label, addresses) in aliases {
+                lines.push(format!("alias {label} {hardware}"));
+                lines.extend(addresses);
+            }
+        }
+        lines
+    }
+
+    /// Pairs of Ethernet links with an address of each family, configured in one go.
+    fn make_links(pairs: u32) {
+        use std::fmt::Write;
+        use std::io::Write as _;
+
+        let mut script = String::from("link set lo up\n");
+        for pair in 0..pairs {
+            let (a, b) = (pair * 2, pair * 2 + 1);
+            writeln!(script, "link add p{a} type veth peer name p{b}").unwrap();
+            for link in [a, b] {
+                writeln!(script, "link set p{link} addrgenmode none").unwrap();
+                writeln!(script, "addr add 10.{}.{}.1/24 dev p{link}", link / 250 + 1, link % 250).unwrap();
+                writeln!(script, "addr add fd00:0:0:{link:x}::1/64 dev p{link} nodad").unwrap();
+                writeln!(script, "link set p{link} up").unwrap();
+            }
+        }
+        let mut ip = Command::new("ip").args(["-batch", "-"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        ip.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        assert!(ip.wait().unwrap().success());
+    }
+
+    fn ip(arguments: &str) {
+        assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success(), "ip {arguments}");
+    }
+
+    fn buffers() -> Box<Buffers> {
+        Box::new(Buffers::ZERO)
+    }
+
+    #[test]
+    #[ignore = "run by its namesake in a network namespace"]
+    fn inside_every_kind_of_link() {
+        must_be_alone();
+        let mut buffers = buffers();
+        assert_eq!(text(|each| walk(&mut buffers, each)), ["link lo 00:00:00:00:00:00"], "down, no address");
+        make_links(3);
+        ip("link set p5 down");
+        ip("addr add 10.9.9.1 peer 10.9.9.2/32 dev p0");
+        ip("addr add fd99::1 peer fd99::2/128 dev p0 nodad");
+        ip("addr add 10.8.0.9/16 dev p0 label p0:web");
+        ip("addr add 10.8.0.8/16 dev p0 label p0:1");
+        ip("addr add 10.8.0.7/16 dev p0 label p0:web");
+        ip("addr add 10.8.0.6/16 dev p0 label p0:1");
+        ip("addr add 10.7.0.1/8 dev p2 label p2:7");
+        ip("addr del 10.1.3.1/24 dev p3");
+        let expected = oracle();
+        assert!(expected.iter().any(|line| line.starts_with("alias p0:web ")), "{expected:?}");
+        assert!(expected.len() > 20, "{expected:?}");
+        assert_eq!(text(|each| walk(&mut buffers, each)), expected);
+        for order in [Order::LockStep, Order::LinkByLink] {
+            assert_eq!(text(|each| attempt(&mut buffers, order, each).map(|complete| assert!(complete))), expected);
+        }
+        for buffer in buffers.0.as_chunks::<BUFFER>().0 {
+            assert_ne!(*buffer, [0; BUFFER], "used");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_link() {
+        in_a_network_namespace("guest::network::tests::inside_every_kind_of_link");
+    }
+
+    #[test]
+    #[ignore = "run by its namesake in a network namespace"]
+    fn inside_many_links() {
+        must_be_alone();
+        make_links(150);
+        let mut buffers = buffers();
+        let lines = text(|each| walk(&mut buffers, each));
+        assert_eq!(lines.iter().filter(|line| line.starts_with("link ")).count(), 301);
+        assert_eq!(lines.len(), 301 + 2 * 300 + 2);
+        assert_eq!(lines, text(|each| attempt(&mut buffers, Order::LinkByLink, each).map(|_| ())));
+        give_back(&mut buffers.0);
+        assert!(buffers.0 == [0; 4 * BUFFER], "given back");
+    }
+
+    #[test]
+    fn many_links() {
+        in_a_network_namespace("guest::network::tests::inside_many_links");
+    }
+
+    /// The walk must end, and hold what does not change, while links come and go.
+    #[test]
+    #[ignore = "run by its namesake in a network namespace"]
+    fn inside_links_that_come_and_go() {
+        must_be_alone();
+        make_links(30);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let order = std::sync::atomic::Ordering::Relaxed;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(order) {
+                    ip("link add x0 type veth peer name x1");
+                    ip("addr add 10.200.0.1/24 dev x0");
+                    ip("link del x0");
+                }
+            });
+            let mut buffers = buffers();
+            for _ in 0..300 {
+                let lines = text(|each| walk(&mut buffers, each));
+                for link in 0..60 {
+                    assert!(lines.iter().any(|line| line.starts_with(&format!("link p{link} "))), "{link}: {lines:?}");
+                    assert!(lines.contains(&format!("10.1.{link}.1/24")), "{link}: {lines:?}");
+                }
+            }
+            stop.store(true, order);
+        });
+    }
+
+    #[test]
+    fn links_that_come_and_go() {
+        in_a_network_namespace("guest::network::tests::inside_links_that_come_and_go");
+    }
+}

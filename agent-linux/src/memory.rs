@@ -1,0 +1,66 @@
+//! The agent's memory: every large buffer, in `.bss`.
+//!
+//! No byte of it stands in the file, and a page costs memory only once it was touched.
+
+use agent_core::limits;
+use rustix::mm::{Advice, madvise};
+
+use crate::guest::network::Buffers;
+
+/// Channels that may be open at once.
+pub const CHANNELS: usize = 4;
+
+/// Bytes read from a channel at once.
+pub const INPUT: usize = 16 * 1024;
+
+/// Bytes of a page.
+const PAGE: usize = 4096;
+
+/// A buffer on pages of its own, so that they can go back to the kernel (`madvise(2)`).
+#[repr(C, align(4096))]
+pub struct Pages<const SIZE: usize>(pub [u8; SIZE]);
+
+impl<const SIZE: usize> Pages<SIZE> {
+    /// Zeros.
+    pub const ZERO: Self = Self([0; SIZE]);
+}
+
+/// What a channel is lent.
+pub struct ChannelMemory {
+    /// Bytes as they come in.
+    pub input: Pages<INPUT>,
+    /// The request.
+    pub frame: Pages<{ limits::REQUEST_BYTES }>,
+    /// The replies.
+    pub replies: Pages<{ limits::REPLY_BYTES }>,
+}
+
+impl ChannelMemory {
+    /// Zeros.
+    pub const ZERO: Self = Self { input: Pages::ZERO, frame: Pages::ZERO, replies: Pages::ZERO };
+}
+
+/// All of it. There is one value, made and lent by `start.rs`.
+pub struct Memory {
+    /// For the walk over the network interfaces.
+    pub network: Buffers,
+    /// For the channels.
+    pub channels: [ChannelMemory; CHANNELS],
+}
+
+impl Memory {
+    /// Zeros.
+    pub const ZERO: Self = Self { network: Buffers::ZERO, channels: [ChannelMemory::ZERO; CHANNELS] };
+}
+
+/// Lets the kernel have the whole pages again that these bytes lie on. They are zero afterwards.
+#[allow(unsafe_code, reason = "madvise")]
+pub fn give_back(bytes: &mut [u8]) {
+    let skip = bytes.as_ptr().align_offset(PAGE);
+    let Some(bytes) = bytes.get_mut(skip..) else {
+        return;
+    };
+    let whole = bytes.len() & !(PAGE.wrapping_sub(1));
+    // SAFETY: these are whole pages of private memory, and the caller lent them for writing.
+    let _ = unsafe { madvise(bytes.as_mut_ptr().cast(), whole, Advice::LinuxDontNeed) };
+}

@@ -1,0 +1,57 @@
+//! What a panic does: the agent starts anew.
+//!
+//! No panic is known to be reachable (`cargo xtask panics`), but the agent may be PID 1, and then its end is the guest's.
+//! So the program is executed once more through a descriptor that was opened at the start, when the file was certainly
+//! still the same. A message would cost five kilobytes of formatting: there is none.
+
+#![allow(unsafe_code, reason = "one mutable static, written before anything can panic")]
+
+use core::panic::PanicInfo;
+
+use agent_linux::sys::{self, Strings};
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::process::{Pid, getpid};
+use rustix::thread::{Timespec, nanosleep};
+
+/// The exit status of a program that abort(3) ended, as a shell reports it: where a new start is impossible.
+const ABORTED: u8 = 134;
+
+/// Not faster than this: what panics at once must not burn a processor.
+const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// What it takes to start anew.
+struct Restart {
+    program: OwnedFd,
+    arguments: Strings<'static>,
+    environment: Strings<'static>,
+    /// The agent itself: a forked worker that panics only ends.
+    pid: Pid,
+}
+
+/// Written once by [`prepare`], read by the handler.
+static mut RESTART: Option<Restart> = None;
+
+/// Remembers how this program was started. To be called once, first of all.
+pub(crate) fn prepare(arguments: Strings<'static>, environment: Strings<'static>) {
+    let Ok(program) = openat(CWD, c"/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else {
+        return;
+    };
+    // SAFETY: there is one thread and nobody has a reference yet.
+    unsafe {
+        RESTART = Some(Restart { program, arguments, environment, pid: getpid() });
+    }
+}
+
+#[panic_handler]
+fn panic(_: &PanicInfo<'_>) -> ! {
+    let restart = &raw const RESTART;
+    // SAFETY: there is one thread, and nothing is written any more after `prepare`.
+    if let Some(restart) = unsafe { &*restart }
+        && restart.pid == getpid()
+    {
+        let _ = nanosleep(&PAUSE);
+        sys::execve_fd(&restart.program, restart.arguments, restart.environment);
+    }
+    sys::exit(ABORTED)
+}

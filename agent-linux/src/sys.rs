@@ -1,0 +1,295 @@
+//! The system calls that rustix does not offer, typed.
+//!
+//! It knows numbers and structures of the kernel, and nothing about what the agent does with them.
+
+#![allow(unsafe_code, reason = "system calls")]
+
+use core::ffi::{CStr, c_char};
+use core::marker::PhantomData;
+use core::ptr;
+
+use agent_core::guest::Errno;
+use linux_raw_sys::{general as kernel, netlink};
+use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::write;
+use rustix::process::Pid;
+
+use crate::arch::{syscall3, syscall5};
+
+/// A NULL-terminated array of C strings, as `execve(2)` takes and `_start` finds it.
+#[derive(Clone, Copy)]
+pub struct Strings<'a> {
+    next: *const *const c_char,
+    strings: PhantomData<&'a CStr>,
+}
+
+impl<'a> Strings<'a> {
+    /// The strings from `first` up to the NULL.
+    ///
+    /// # Safety
+    ///
+    /// `first` must point to such an array, and it and its strings must live unchanged for `'a`.
+    #[inline]
+    pub unsafe fn new(first: *const *const c_char) -> Self {
+        Self { next: first, strings: PhantomData }
+    }
+
+    fn address(self) -> usize {
+        self.next.expose_provenance()
+    }
+}
+
+impl<'a> Iterator for Strings<'a> {
+    type Item = &'a CStr;
+
+    fn next(&mut self) -> Option<&'a CStr> {
+        // SAFETY: `new` was promised an array that ends in NULL, and `next` never moves beyond that.
+        let string = unsafe { *self.next };
+        if string.is_null() {
+            return None;
+        }
+        self.next = self.next.wrapping_add(1);
+        // SAFETY: `new` was promised C strings that live for 'a.
+        Some(unsafe { CStr::from_ptr(string) })
+    }
+}
+
+/// A set of signals, as the kernel has it: bit N - 1 is signal N.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SignalSet(u64);
+
+impl SignalSet {
+    /// No signal.
+    pub const EMPTY: Self = Self(0);
+
+    /// This set and one more signal, between 1 and 64.
+    #[must_use]
+    pub const fn with(self, signal: u32) -> Self {
+        Self(self.0 | 1_u64.wrapping_shl(signal.wrapping_sub(1)))
+    }
+}
+
+/// Replaces the set of blocked signals: `rt_sigprocmask(2)` with `SIG_SETMASK`. It cannot fail.
+pub fn block_only(signals: SignalSet) {
+    // SAFETY: the set is readable for the call, the old set is not asked for.
+    unsafe {
+        syscall5(
+            kernel::__NR_rt_sigprocmask,
+            2, // SIG_SETMASK, asm-generic/signal-defs.h
+            (&raw const signals.0).expose_provenance(),
+            0,
+            size_of::<u64>(),
+            0,
+        );
+    }
+}
+
+/// Gives every signal its default action, as at the start of a program: `rt_sigaction(2)`.
+pub fn default_signals() {
+    // struct sigaction of the kernel: handler, flags, restorer, mask; all zero means SIG_DFL.
+    let action = [0_usize; 4];
+    for signal in 1..=64 {
+        // SAFETY: the structure is readable for the call, the old one is not asked for. SIGKILL and SIGSTOP are
+        // refused, which is as good.
+        unsafe {
+            syscall5(kernel::__NR_rt_sigaction, signal, action.as_ptr().expose_provenance(), 0, size_of::<u64>(), 0);
+        }
+    }
+}
+
+/// A descriptor from which the blocked signals of this set are read: `signalfd4(2)`, CLOEXEC and non-blocking.
+pub fn signalfd(signals: SignalSet) -> Result<OwnedFd, Errno> {
+    // SAFETY: the set is readable for the call.
+    let fd = unsafe {
+        syscall5(
+            kernel::__NR_signalfd4,
+            usize::MAX, // -1: a new descriptor
+            (&raw const signals.0).expose_provenance(),
+            size_of::<u64>(),
+            wide(kernel::O_CLOEXEC | kernel::O_NONBLOCK), // SFD_*, linux/signalfd.h
+            0,
+        )
+    };
+    let fd = RawFd::try_from(checked(fd)?).unwrap_or(RawFd::MAX);
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes the kernel heed what a dump request of netlink asks for: `NETLINK_GET_STRICT_CHK` (`netlink(7)`).
+///
+/// Kernels before 4.20 do not know it, so what they answer must be checked anyway.
+pub fn netlink_strict(socket: impl AsFd) {
+    let on = 1_u32;
+    // SAFETY: the option's value is readable for the call.
+    unsafe {
+        syscall5(
+            kernel::__NR_setsockopt,
+            raw(socket),
+            270, // SOL_NETLINK, linux/socket.h
+            wide(netlink::NETLINK_GET_STRICT_CHK),
+            (&raw const on).expose_provenance(),
+            size_of_val(&on),
+        );
+    }
+}
+
+/// Takes the numbers 0 to 2, where nobody passed a descriptor: otherwise a channel would get one of them, and what
+/// is meant for standard error would go to a host.
+pub fn keep_standard_descriptors() {
+    // Nothing can be written to a descriptor of this kind, and the root folder is always there.
+    while let Ok(placeholder) = openat(CWD, c"/", OFlags::PATH, Mode::empty()) {
+        if placeholder.as_raw_fd() > 2 {
+            break;
+        }
+        core::mem::forget(placeholder);
+    }
+}
+
+/// Writes to standard output. The number is ours to use by [`keep_standard_descriptors`].
+pub fn print(bytes: &[u8]) -> Result<usize, Errno> {
+    // SAFETY: descriptor 1 is open for as long as the process lives.
+    write(unsafe { rustix::stdio::stdout() }, bytes).map_err(errno)
+}
+
+/// Writes to standard error, as [`print`].
+pub fn print_error(bytes: &[u8]) -> Result<usize, Errno> {
+    // SAFETY: descriptor 2 is open for as long as the process lives.
+    write(unsafe { rustix::stdio::stderr() }, bytes).map_err(errno)
+}
+
+/// Milliseconds of a clock that never jumps: `clock_gettime(2)` with `CLOCK_MONOTONIC`.
+///
+/// Not through rustix: it looks for the kernel's vDSO, which costs more than this ever takes.
+pub fn monotonic_ms() -> u64 {
+    let mut now = [0_u64; 2]; // struct timespec: seconds, nanoseconds
+    // SAFETY: the structure is writable for the call.
+    unsafe {
+        let clock = wide(kernel::CLOCK_MONOTONIC);
+        syscall3(kernel::__NR_clock_gettime, clock, now.as_mut_ptr().expose_provenance(), 0);
+    }
+    let [seconds, nanoseconds] = now;
+    seconds.wrapping_mul(1000).wrapping_add(nanoseconds / 1_000_000)
+}
+
+/// Closes every descriptor from `first` to `last`: `close_range(2)`.
+///
+/// # Safety
+///
+/// Nobody may use one of them any more, or drop what owns it.
+pub unsafe fn close_range(first: u32, last: u32) {
+    // SAFETY: no memory is involved, and the caller vouches for the descriptors.
+    let result = unsafe { syscall3(kernel::__NR_close_range, wide(first), wide(last), 0) };
+    if result < 0 {
+        // Before Linux 5.9: one by one, up to the usual limit of a process.
+        for fd in first..=last.min(1023) {
+            // SAFETY: the same.
+            unsafe { syscall3(kernel::__NR_close, wide(fd), 0, 0) };
+        }
+    }
+}
+
+/// A copy of this process, as `fork(2)`: the child's number, or nothing in the child.
+///
+/// # Safety
+///
+/// The child has the parent's memory and descriptors. It must end by [`exit`] or [`execve`], and not return into code
+/// that believes to be the agent.
+pub unsafe fn fork() -> Result<Option<Pid>, Errno> {
+    // SAFETY: without a stack, pointers or CLONE_VM the child goes on alone on a copy of this stack. The order of the
+    // zeros differs between architectures and does not matter.
+    let pid = unsafe { syscall5(kernel::__NR_clone, wide(kernel::SIGCHLD), 0, 0, 0, 0) };
+    let pid = checked(pid)?;
+    Ok(i32::try_from(pid).ok().and_then(Pid::from_raw))
+}
+
+/// Becomes another program: `execve(2)`. Returns only if that failed.
+pub fn execve(path: &CStr, arguments: Strings<'_>, environment: Strings<'_>) -> Errno {
+    // SAFETY: three readable strings and arrays of strings, by their types.
+    let result = unsafe {
+        syscall3(kernel::__NR_execve, path.as_ptr().expose_provenance(), arguments.address(), environment.address())
+    };
+    checked(result).err().unwrap_or(Errno(0))
+}
+
+/// Becomes the program behind a descriptor: `execveat(2)` with `AT_EMPTY_PATH`. Returns only if that failed.
+pub fn execve_fd(program: impl AsFd, arguments: Strings<'_>, environment: Strings<'_>) -> Errno {
+    // SAFETY: a string and arrays of strings, readable by their types.
+    let result = unsafe {
+        syscall5(
+            kernel::__NR_execveat,
+            raw(program),
+            c"".as_ptr().expose_provenance(),
+            arguments.address(),
+            environment.address(),
+            wide(kernel::AT_EMPTY_PATH),
+        )
+    };
+    checked(result).err().unwrap_or(Errno(0))
+}
+
+/// Ends the process: `exit_group(2)`.
+pub fn exit(status: u8) -> ! {
+    loop {
+        // SAFETY: no memory is involved; it does not return.
+        unsafe {
+            syscall3(kernel::__NR_exit_group, usize::from(status), 0, 0);
+        }
+    }
+}
+
+/// The seam's number of an error of rustix.
+pub fn errno(error: rustix::io::Errno) -> Errno {
+    // Never above 4095.
+    let [low, high, ..] = error.raw_os_error().to_le_bytes();
+    Errno(u16::from_le_bytes([low, high]))
+}
+
+/// The seam's number of an error of the kernel's headers (`linux_raw_sys::errno`).
+#[allow(clippy::as_conversions, reason = "not one of them is above 4095, and this is evaluated by the compiler")]
+pub const fn errno_of(number: u32) -> Errno {
+    Errno(number as u16)
+}
+
+/// What a system call returned: the kernel reports an error as a number between -4095 and -1.
+fn checked(result: isize) -> Result<usize, Errno> {
+    match usize::try_from(result) {
+        Ok(value) => Ok(value),
+        Err(_) => Err(Errno(u16::try_from(result.unsigned_abs()).unwrap_or(0))),
+    }
+}
+
+/// A descriptor as the kernel takes it.
+fn raw(fd: impl AsFd) -> usize {
+    usize::try_from(fd.as_fd().as_raw_fd()).unwrap_or(usize::MAX)
+}
+
+/// A `u32` as the kernel's `long`.
+fn wide(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// An array of C strings in the making: a few, then NULL.
+#[repr(C)]
+pub struct List<'a, const N: usize> {
+    strings: [*const c_char; N],
+    end: *const c_char,
+    lifetime: PhantomData<&'a CStr>,
+}
+
+impl<'a, const N: usize> List<'a, N> {
+    /// These strings. The list ends at the first one that is missing.
+    pub fn new(strings: [Option<&'a CStr>; N]) -> Self {
+        Self {
+            strings: strings.map(|string| string.map_or(ptr::null(), CStr::as_ptr)),
+            end: ptr::null(),
+            lifetime: PhantomData,
+        }
+    }
+
+    /// As `execve(2)` takes it.
+    pub fn strings(&self) -> Strings<'_> {
+        // SAFETY: the layout is that of one array, which ends in NULL; it and its strings are borrowed.
+        unsafe { Strings::new((&raw const *self).cast()) }
+    }
+}

@@ -1,0 +1,35 @@
+//! Tests that need a process or a network of their own run this test program once more.
+//!
+//! They come in pairs: `inside_…`, which is ignored, and a namesake that runs it by one of these functions.
+
+use std::process::Command;
+use std::string::String;
+
+/// The environment variable that tells `inside_…` that it may.
+const MARK: &str = "NANOGA_TEST_ALONE";
+
+/// To be called first by every `inside_…`: `cargo test -- --ignored` must not change the network of a machine.
+pub(crate) fn must_be_alone() {
+    assert!(std::env::var_os(MARK).is_some(), "run by its namesake only");
+}
+
+/// Runs the ignored test in a process of its own.
+pub(crate) fn alone(test: &str) {
+    run(Command::new(std::env::current_exe().unwrap()), test);
+}
+
+/// Runs the ignored test in a network namespace of its own, without root in a user namespace of its own too.
+pub(crate) fn in_a_network_namespace(test: &str) {
+    let mut command = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.arg("--net").arg(std::env::current_exe().unwrap());
+    run(command, test);
+}
+
+fn run(mut command: Command, test: &str) {
+    let output = command.args(["--ignored", "--exact", "--nocapture", test]).env(MARK, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
+}

@@ -7,7 +7,6 @@ use crate::error::{Error, Result};
 use crate::guest::{Guest, Job};
 use crate::reply::Reply;
 use crate::request::{Arguments, Request};
-use crate::text::Text;
 
 /// What the protocol makes global: the guest, and what all channels share.
 pub struct Agent<G> {
@@ -15,12 +14,23 @@ pub struct Agent<G> {
     pub guest: G,
 }
 
+/// When a request is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Behind other replies, which have not been sent.
+    Behind,
+    /// With nothing before it.
+    First,
+    /// Again: its job may have ended.
+    Resumed(Job),
+}
+
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The reply is written, or there is none.
     Done,
-    /// The reply follows when a job has ended.
+    /// The reply follows when this job has ended.
     Parked(Job),
     /// The command wants the replies before it to be sent first. Nothing has happened.
     Deferred,
@@ -32,67 +42,51 @@ impl<G: Guest + 'static> Agent<G> {
         Agent { guest }
     }
 
-    /// Answers a complete request. `first`: no reply waits before this one's.
-    pub(crate) fn run<'r>(&'r mut self, frame: &[u8], mut reply: Reply<'r>, first: bool) -> Outcome {
-        let request = match Request::read(frame) {
-            Ok(request) => request,
-            Err(error) => {
-                reply.fail(error, None);
-                return Outcome::Done;
-            }
-        };
-        let mut call = Call { guest: &mut self.guest, arguments: Arguments::new(request.arguments), reply };
-        dispatch(&request, &mut call, first).unwrap_or_else(|error| {
-            call.reply.fail(error, request.id);
+    /// Answers the request in this frame.
+    pub(crate) fn answer<'r>(&'r mut self, frame: &[u8], turn: Turn, reply: Reply<'r>) -> Outcome {
+        let mut call = Call { guest: &mut self.guest, arguments: Arguments::new(&[]), reply };
+        let mut id = None;
+        let outcome = Request::read(frame).and_then(|request| {
+            id = request.id;
+            dispatch(&request, turn, &mut call)
+        });
+        outcome.unwrap_or_else(|error| {
+            call.reply.fail(error, id);
             Outcome::Done
         })
-    }
-
-    /// Answers the request in this frame, whose job may have ended. `Parked` as long as it has not.
-    pub(crate) fn resume<'r>(&'r mut self, frame: &[u8], job: Job, reply: Reply<'r>) -> Outcome {
-        // Nobody has touched the frame since it was read for the first time.
-        let request = Request::read(frame).unwrap_or_default();
-        let Some(Command { run: Run::Later(_, finish), answers, .. }) = request.execute.and_then(find::<G>) else {
-            return Outcome::Done;
-        };
-        let mut call = Call { guest: &mut self.guest, arguments: Arguments::new(request.arguments), reply };
-        call.reply.begin(false);
-        match finish(&mut call, job) {
-            Poll::Pending => {
-                call.reply.rewind();
-                return Outcome::Parked(job);
-            }
-            Poll::Ready(Err(error)) => call.reply.fail(error, request.id),
-            Poll::Ready(Ok(())) if *answers => call.reply.finish(request.id),
-            Poll::Ready(Ok(())) => call.reply.rewind(),
-        }
-        Outcome::Done
     }
 }
 
 /// The checks in their order, then the command.
 fn dispatch<'f, G: Guest + 'static>(
     request: &Request<'f>,
+    turn: Turn,
     call: &mut Call<'_, 'f, G>,
-    first: bool,
 ) -> Result<'f, Outcome> {
     if let Some(fault) = request.fault {
         return Err(fault);
     }
     let name = request.execute.ok_or(Error::NoExecute)?;
-    let command = find(name).ok_or(Error::UnknownCommand(name))?;
-    match command.run {
-        Run::Now(run) => {
-            call.reply.begin(command.delimited);
-            run(call)?;
-            call.reply.finish(request.id);
-            Ok(Outcome::Done)
-        }
-        Run::Later(..) if !first => Ok(Outcome::Deferred),
-        Run::Later(start, _) => start(call).map(Outcome::Parked),
+    let Some(command) = Command::TABLE.iter().find(|command| command.name.as_bytes() == name) else {
+        return Err(Error::UnknownCommand(name));
+    };
+    if turn == Turn::Behind && matches!(command.run, Run::Later(..)) {
+        return Ok(Outcome::Deferred);
     }
-}
-
-fn find<G: Guest + 'static>(name: Text<'_>) -> Option<&'static Command<G>> {
-    Command::TABLE.iter().find(|command| name.is(command.name))
+    call.arguments = Arguments::new(request.arguments);
+    call.reply.begin(command.delimited);
+    let parked = match (command.run, turn) {
+        (Run::Now(run), _) => run(call).map(|()| None),
+        (Run::Later(_, finish), Turn::Resumed(job)) => match finish(call, job) {
+            Poll::Ready(done) => done.map(|()| None),
+            Poll::Pending => Ok(Some(job)),
+        },
+        (Run::Later(start, _), _) => start(call).map(Some),
+    }?;
+    if parked.is_some() || !command.answers {
+        call.reply.rewind();
+    } else {
+        call.reply.finish(request.id);
+    }
+    Ok(parked.map_or(Outcome::Done, Outcome::Parked))
 }

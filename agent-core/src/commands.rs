@@ -44,6 +44,14 @@ pub(crate) enum Run<G: 'static> {
     Later(Start<G, Job>, Finish<G>),
 }
 
+impl<G> Clone for Run<G> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<G> Copy for Run<G> {}
+
 /// A row of the table.
 pub(crate) struct Command<G: 'static> {
     pub(crate) name: &'static str,

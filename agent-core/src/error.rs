@@ -5,8 +5,6 @@
 
 use crate::guest::{Errno, SuspendError};
 use crate::limits;
-use crate::reply::Reply;
-use crate::text::Text;
 
 /// What a command returns.
 pub type Result<'f, T> = core::result::Result<T, Error<'f>>;
@@ -14,8 +12,8 @@ pub type Result<'f, T> = core::result::Result<T, Error<'f>>;
 /// Why a request got no result. It may borrow from the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error<'f> {
-    /// The bytes are not JSON.
-    Syntax(Syntax<'f>),
+    /// The bytes are not JSON: what is wrong, and the token where it is.
+    Syntax(Damage, &'f [u8]),
     /// The request is JSON, but no object.
     NotAnObject,
     /// The member `execute` is no string.
@@ -23,17 +21,17 @@ pub enum Error<'f> {
     /// The member `arguments` is no object.
     ArgumentsNotObject,
     /// The request has a member that is none of `execute`, `arguments` and `id`.
-    UnexpectedMember(Text<'f>),
+    UnexpectedMember(&'f [u8]),
     /// The request names no command.
     NoExecute,
     /// There is no such command.
-    UnknownCommand(Text<'f>),
+    UnknownCommand(&'f [u8]),
     /// The argument of this name has not that QAPI type.
     ParameterType(&'static str, &'static str),
     /// The argument of this name is mandatory.
     ParameterMissing(&'static str),
     /// The command has no such argument.
-    UnexpectedParameter(Text<'f>),
+    UnexpectedParameter(&'f [u8]),
     /// The reply does not fit into the memory that there is for it.
     ReplyTooLong,
     /// The guest did not sleep.
@@ -44,9 +42,9 @@ pub enum Error<'f> {
 
 /// What is wrong with the bytes of a request. The texts are the reference's, with more detail where that helps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Syntax<'f> {
-    /// A byte that cannot stand here, behind the rest of its token.
-    Stray(&'f [u8]),
+pub enum Damage {
+    /// A byte that cannot stand here; the token ends with it.
+    Stray,
     /// Something else stands where a value should.
     ExpectingValue,
     /// A member of an object has no name.
@@ -58,17 +56,17 @@ pub enum Syntax<'f> {
     /// Neither `,` nor `]` behind an element.
     SeparatorInArray,
     /// A word that is none of `true`, `false` and `null`.
-    InvalidKeyword(&'f [u8]),
+    InvalidKeyword,
     /// `\` and something that it does not escape.
     InvalidEscape,
     /// Bytes in a string that are not UTF-8 (RFC 3629).
     InvalidUtf8,
     /// Half a surrogate pair, or `\u` without four digits.
-    InvalidUnicode(&'f [u8]),
+    InvalidUnicode,
     /// One object has two members of the same name.
     DuplicateKey,
     /// A number too large for a double: it could not be echoed.
-    NumberRange(&'f [u8]),
+    NumberRange,
     /// More than [`limits::DEPTH`] brackets are open.
     Depth,
     /// More than [`limits::MEMBERS`] members in one object.
@@ -77,13 +75,20 @@ pub enum Syntax<'f> {
     TooLong(usize),
 }
 
-impl<'f> From<Syntax<'f>> for Error<'f> {
-    fn from(syntax: Syntax<'f>) -> Self {
-        Error::Syntax(syntax)
-    }
+/// What goes into a sentence in the place of a `%`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word<'f> {
+    Bytes(&'f [u8]),
+    Number(usize),
 }
 
-impl Error<'_> {
+/// A sentence: `%` stands for the words, one after the other.
+pub(crate) struct Sentence<'f> {
+    pub(crate) form: &'static str,
+    pub(crate) words: [Word<'f>; 2],
+}
+
+impl<'f> Error<'f> {
     /// The QAPI error class (`QapiErrorClass`): libvirt takes `CommandNotFound` for "unsupported".
     pub fn class(&self) -> &'static str {
         match self {
@@ -92,151 +97,113 @@ impl Error<'_> {
         }
     }
 
-    /// Writes the sentence into the string that the reply has open.
-    pub(crate) fn describe(&self, out: &mut Reply<'_>) {
-        match *self {
-            Error::Syntax(syntax) => syntax.describe(out),
-            Error::NotAnObject => out.part("QMP input must be a JSON object"),
-            Error::ExecuteNotString => out.part("QMP input member 'execute' must be a string"),
-            Error::ArgumentsNotObject => out.part("QMP input member 'arguments' must be an object"),
-            Error::UnexpectedMember(name) => {
-                out.part("QMP input member '");
-                out.part_text(name);
-                out.part("' is unexpected");
+    /// What to tell the host.
+    pub(crate) fn sentence(&self) -> Sentence<'f> {
+        let mut first = Word::Number(0);
+        let mut second = Word::Number(0);
+        let form = match *self {
+            Error::Syntax(damage, token) => {
+                first = match damage {
+                    Damage::Depth => Word::Number(limits::DEPTH),
+                    Damage::Members => Word::Number(limits::MEMBERS),
+                    Damage::TooLong(limit) => Word::Number(limit),
+                    Damage::InvalidUnicode => Word::Bytes(token.get(..6).unwrap_or(token)),
+                    _ => Word::Bytes(token.get(..limits::SHOWN_TOKEN_BYTES).unwrap_or(token)),
+                };
+                damage.form()
             }
-            Error::NoExecute => out.part("QMP input lacks member 'execute'"),
+            Error::NotAnObject => "QMP input must be a JSON object",
+            Error::ExecuteNotString => "QMP input member 'execute' must be a string",
+            Error::ArgumentsNotObject => "QMP input member 'arguments' must be an object",
+            Error::UnexpectedMember(name) => {
+                first = Word::Bytes(name);
+                "QMP input member '%' is unexpected"
+            }
+            Error::NoExecute => "QMP input lacks member 'execute'",
             Error::UnknownCommand(name) => {
-                out.part("The command ");
-                out.part_text(name);
-                out.part(" has not been found");
+                first = Word::Bytes(name);
+                "The command % has not been found"
             }
             Error::ParameterType(name, expected) => {
-                out.part("Invalid parameter type for '");
-                out.part(name);
-                out.part("', expected: ");
-                out.part(expected);
+                first = Word::Bytes(name.as_bytes());
+                second = Word::Bytes(expected.as_bytes());
+                "Invalid parameter type for '%', expected: %"
             }
             Error::ParameterMissing(name) => {
-                out.part("Parameter '");
-                out.part(name);
-                out.part("' is missing");
+                first = Word::Bytes(name.as_bytes());
+                "Parameter '%' is missing"
             }
             Error::UnexpectedParameter(name) => {
-                out.part("Parameter '");
-                out.part_text(name);
-                out.part("' is unexpected");
+                first = Word::Bytes(name);
+                "Parameter '%' is unexpected"
             }
-            Error::ReplyTooLong => out.part("the reply does not fit into the guest's memory set aside for it"),
-            Error::Suspend(error) => describe_suspend(error, out),
+            Error::ReplyTooLong => "the reply is larger than the guest's memory allows",
+            Error::Suspend(SuspendError::Unsupported) => "the requested suspend mode is not supported by the guest",
+            Error::Suspend(SuspendError::Write(file, errno)) => {
+                first = Word::Bytes(file.as_bytes());
+                second = errno_word(errno);
+                "suspend: cannot write to '%': %"
+            }
+            Error::Suspend(SuspendError::Helper(name, status)) => {
+                first = Word::Bytes(name.as_bytes());
+                second = Word::Number(usize::from(status));
+                "the helper program '%' returned an unexpected exit status code (%)"
+            }
+            Error::Suspend(SuspendError::Job(errno)) => {
+                first = errno_word(errno);
+                "failed to create child process: %"
+            }
             Error::Interfaces(errno) => {
-                out.part("failed to get network interfaces: ");
-                describe_errno(errno, out);
+                first = errno_word(errno);
+                "failed to get network interfaces: %"
             }
+        };
+        Sentence { form, words: [first, second] }
+    }
+}
+
+impl Damage {
+    fn form(self) -> &'static str {
+        match self {
+            Damage::Stray => "JSON parse error, stray '%'",
+            Damage::ExpectingValue => "JSON parse error, expecting value",
+            Damage::KeyNotString => "JSON parse error, key is not a string in object",
+            Damage::MissingColon => "JSON parse error, missing : in object pair",
+            Damage::SeparatorInObject => "JSON parse error, expected separator in dict",
+            Damage::SeparatorInArray => "JSON parse error, expected separator in list",
+            Damage::InvalidKeyword => "JSON parse error, invalid keyword '%'",
+            Damage::InvalidEscape => "JSON parse error, invalid escape sequence in string",
+            Damage::InvalidUtf8 => "JSON parse error, invalid UTF-8 sequence in string",
+            Damage::InvalidUnicode => "JSON parse error, % is not a valid Unicode character",
+            Damage::DuplicateKey => "JSON parse error, duplicate key",
+            Damage::NumberRange => "JSON parse error, number out of range '%'",
+            Damage::Depth => "JSON nesting depth limit exceeded: at most % brackets",
+            Damage::Members => "JSON token count limit exceeded: at most % members of an object",
+            Damage::TooLong(_) => "JSON token size limit exceeded: at most % bytes",
         }
     }
 }
 
-impl Syntax<'_> {
-    fn describe(&self, out: &mut Reply<'_>) {
-        out.part(match self {
-            Syntax::Depth | Syntax::Members | Syntax::TooLong(_) => "JSON ",
-            _ => "JSON parse error, ",
-        });
-        match *self {
-            Syntax::Stray(token) => {
-                out.part("stray '");
-                out.part_bytes(shown(token));
-                out.part("'");
-            }
-            Syntax::ExpectingValue => out.part("expecting value"),
-            Syntax::KeyNotString => out.part("key is not a string in object"),
-            Syntax::MissingColon => out.part("missing : in object pair"),
-            Syntax::SeparatorInObject => out.part("expected separator in dict"),
-            Syntax::SeparatorInArray => out.part("expected separator in list"),
-            Syntax::InvalidKeyword(word) => {
-                out.part("invalid keyword '");
-                out.part_bytes(shown(word));
-                out.part("'");
-            }
-            Syntax::InvalidEscape => out.part("invalid escape sequence in string"),
-            Syntax::InvalidUtf8 => out.part("invalid UTF-8 sequence in string"),
-            Syntax::InvalidUnicode(escape) => {
-                out.part_bytes(escape);
-                out.part(" is not a valid Unicode character");
-            }
-            Syntax::DuplicateKey => out.part("duplicate key"),
-            Syntax::NumberRange(number) => {
-                out.part("number out of range '");
-                out.part_bytes(shown(number));
-                out.part("'");
-            }
-            Syntax::Depth => {
-                out.part("nesting depth limit exceeded");
-                describe_limit(limits::DEPTH, " brackets", out);
-            }
-            Syntax::Members => {
-                out.part("token count limit exceeded");
-                describe_limit(limits::MEMBERS, " members of an object", out);
-            }
-            Syntax::TooLong(limit) => {
-                out.part("token size limit exceeded");
-                describe_limit(limit, " bytes", out);
-            }
-        }
-    }
-}
-
-fn describe_limit(limit: usize, unit: &str, out: &mut Reply<'_>) {
-    out.part(": at most ");
-    out.part_number(limit);
-    out.part(unit);
-}
-
-fn describe_suspend(error: SuspendError, out: &mut Reply<'_>) {
-    match error {
-        SuspendError::Unsupported => out.part("the requested suspend mode is not supported by the guest"),
-        SuspendError::Write(file, errno) => {
-            out.part("suspend: cannot write to '");
-            out.part(file);
-            out.part("': ");
-            describe_errno(errno, out);
-        }
-        SuspendError::Helper(name, status) => {
-            out.part("the helper program '");
-            out.part(name);
-            out.part("' returned an unexpected exit status code (");
-            out.part_number(usize::from(status));
-            out.part(")");
-        }
-        SuspendError::Job(errno) => {
-            out.part("failed to create child process: ");
-            describe_errno(errno, out);
-        }
-    }
-}
-
-/// The front of a damaged token.
-fn shown(token: &[u8]) -> &[u8] {
-    token.get(..limits::SHOWN_TOKEN_BYTES).unwrap_or(token)
-}
-
-fn describe_errno(errno: Errno, out: &mut Reply<'_>) {
+fn errno_word(errno: Errno) -> Word<'static> {
     match errno_text(errno) {
-        Some(text) => out.part(text),
-        None => {
-            out.part("Unknown error ");
-            out.part_number(usize::from(errno.0));
-        }
+        b"" => Word::Number(usize::from(errno.0)),
+        text => Word::Bytes(text),
     }
 }
 
-/// What strerror(3) says of an error number in the C locale; `None` where it knows no better than its number.
-pub fn errno_text(errno: Errno) -> Option<&'static str> {
-    ERRNO.split('\n').nth(usize::from(errno.0)).filter(|text| !text.is_empty())
+/// What strerror(3) says of an error number in the C locale; nothing where it is not known here.
+pub fn errno_text(errno: Errno) -> &'static [u8] {
+    match errno.0 {
+        95 => b"Operation not supported",
+        98 => b"Address already in use",
+        110 => b"Connection timed out",
+        number => ERRNO.as_bytes().split(|byte| *byte == b'\n').nth(usize::from(number)).unwrap_or_default(),
+    }
 }
 
-/// A line for each error number, from 0 on; empty where no number is in use.
-const ERRNO: &str = "Success
+/// A line for each number, from 0 on.
+const ERRNO: &str = "\
+Success
 Operation not permitted
 No such file or directory
 No such process

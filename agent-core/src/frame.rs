@@ -10,13 +10,18 @@
 //! number = [ "-" ] ( "0" / digit1-9 *digit ) [ "." 1*digit ] [ ( "e" / "E" ) [ "+" / "-" ] 1*digit ]
 //! ```
 //!
+//! *The frame.* What it leaves in the buffer is the same text in a plainer form: no white space between tokens, and
+//! each string as `"`, its bytes with all escapes replaced, and a zero byte. So whoever reads it parses no escape,
+//! compares names as bytes, and finds in it paths that the kernel takes as they are.
+//!
 //! *Resync.* 0xFF resets the framer in any state, silently. A damaged request is reported once, where it breaks; it
 //! ends at the bracket that closes it, at a bracket of the wrong kind, at a raw newline, or at 0xFF or 0xFE, whichever
 //! comes first. From there on bytes are dropped silently up to the next `{`. 0xFE in the middle of a request is
 //! damage; between requests it is dropped.
 
-use crate::error::Syntax;
+use crate::error::Damage;
 use crate::limits;
+use crate::number;
 use crate::text::{self, Lead};
 
 /// What [`Framer::scan`] found.
@@ -24,10 +29,10 @@ use crate::text::{self, Lead};
 pub enum Scan<'f> {
     /// All input is consumed and no request is complete.
     NeedMore,
-    /// The frame holds one complete value, without the white space between its tokens.
+    /// One complete value, in the form of a frame.
     Complete(&'f [u8]),
-    /// The request broke here. What is left of it will be skipped.
-    Damaged(Syntax<'f>),
+    /// The request broke here, at this token. What is left of it will be skipped.
+    Damaged(Damage, &'f [u8]),
 }
 
 /// The incremental scanner of one channel. The bytes of a request gather in a buffer that the caller lends.
@@ -37,7 +42,7 @@ pub struct Framer {
     /// The kind of each open bracket, a bit each: set for `{`.
     kinds: [u8; limits::DEPTH / 8],
     depth: usize,
-    /// Bytes of the request so far; more than the buffer holds if it is too long.
+    /// Bytes of the frame so far; more than the buffer holds if the request is too long.
     len: usize,
     /// Where the token began that is being read.
     token: usize,
@@ -45,93 +50,113 @@ pub struct Framer {
     escape: usize,
     /// The quote that ends the string being read.
     quote: u8,
-    /// Is that string the key of a member?
+    /// Is that string, or whatever stands there, the key of a member?
     key: bool,
+    /// Digits of `\uXXXX` still to come.
+    digits: u8,
+    /// The value of those that have come, and above it of the first half of a surrogate pair.
+    code: u32,
+    /// What is still to come of a UTF-8 sequence.
+    sequence: Lead,
 }
 
-/// Where in a value the next byte stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What may come next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
-    /// Between two tokens.
-    Before(Expect),
-    Number(Number),
-    /// The letters that are still to come, and whether all so far were right.
-    Keyword(&'static [u8], bool),
-    /// In a string, outside of an escape and of a UTF-8 sequence.
-    Text,
-    /// Behind `\`.
-    Escape,
-    /// Behind `\u` and this many digits with that value.
-    Unicode(u8, u16),
-    /// Behind the first half of a surrogate pair: `\`, then `u`, have to follow.
-    Surrogate,
-    SurrogateEscape,
-    /// Behind the `\u` of the second half.
-    Second(u8, u16),
-    Utf8(Lead),
-    /// Behind the damage, in a string or not.
-    Skip(Skip),
-    /// Between a damaged request and the next `{`.
+    /// Nothing but the next `{`: a damaged request has ended.
     Lost,
-}
-
-/// What may come next, in the words of the grammar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expect {
+    /// A value at the top level.
+    Start,
     Value,
     ValueOrEnd,
     Key,
     KeyOrEnd,
     Colon,
     CommaOrEnd,
-}
-
-/// Behind which part of a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Number {
-    Minus,
-    Zero,
-    Integer,
-    Point,
-    Fraction,
-    Exponent,
-    ExponentSign,
-    ExponentDigits,
-}
-
-/// What of a damaged request is being skipped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Skip {
-    Tokens,
-    String,
+    /// The rest of a number or a keyword.
+    Word,
+    /// What is left of a damaged request: outside of strings, in a string, behind `\`.
+    Skip,
+    SkipString,
+    SkipEscape,
+    // From here on: in a string.
+    Text,
+    Sequence,
+    /// Behind `\`.
     Escape,
+    /// Behind `\u`.
+    Digits,
+    /// Behind the first half of a surrogate pair: `\`, then `u`, have to follow.
+    Pair,
+    PairEscape,
 }
 
-/// What one byte did.
-enum Step {
-    /// It was consumed.
-    Next,
-    /// It belongs to what comes next.
-    Again,
-    /// It completed the value.
-    Complete,
-    /// It ended the value, but is not part of it.
-    CompleteBefore,
-    Broken(Broken),
+impl State {
+    /// The tokens that may come, as their bits.
+    fn expected(self) -> u8 {
+        use Token::{Close, Colon, Comma, Open, Quote, Word};
+        let value = Open.bit() | Quote.bit() | Word.bit();
+        match self {
+            State::Start | State::Value => value,
+            State::ValueOrEnd => value | Close.bit(),
+            State::Key => Quote.bit() | Word.bit(),
+            State::KeyOrEnd => Quote.bit() | Word.bit() | Close.bit(),
+            State::Colon => Colon.bit(),
+            _ => Comma.bit() | Close.bit(),
+        }
+    }
 }
 
-/// [`Syntax`] before it borrows its text from the frame.
-enum Broken {
+/// What a byte between two tokens begins. A key that is a word is damage, but it is known only at its end which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Open,
+    Close,
+    Quote,
+    Colon,
+    Comma,
+    /// A number or a keyword.
+    Word,
     Stray,
-    ExpectingValue,
-    KeyNotString,
-    MissingColon,
-    InvalidKeyword,
-    InvalidEscape,
-    InvalidUtf8,
-    InvalidUnicode,
-    Depth,
-    Separator,
+}
+
+impl Token {
+    fn of(byte: u8) -> Self {
+        match byte {
+            b'{' | b'[' => Token::Open,
+            b'}' | b']' => Token::Close,
+            b'"' | b'\'' => Token::Quote,
+            b':' => Token::Colon,
+            b',' => Token::Comma,
+            b'a'..=b'z' | b'-' | b'0'..=b'9' => Token::Word,
+            _ => Token::Stray,
+        }
+    }
+
+    const fn bit(self) -> u8 {
+        match self {
+            Token::Open => 1,
+            Token::Close => 2,
+            Token::Quote => 4,
+            Token::Colon => 8,
+            Token::Comma => 16,
+            Token::Word => 32,
+            Token::Stray => 0,
+        }
+    }
+}
+
+/// What became of one byte.
+enum Step {
+    /// It is consumed.
+    Next,
+    /// It ended a word, and has to be looked at again.
+    Again,
+    /// It completed the request.
+    Complete,
+    /// The request is complete without it.
+    CompleteBefore,
+    Damaged(Damage),
 }
 
 impl Default for Framer {
@@ -144,7 +169,7 @@ impl Framer {
     /// A framer that waits for the first byte of a request.
     pub const fn new() -> Self {
         Framer {
-            state: State::Before(Expect::Value),
+            state: State::Start,
             kinds: [0; limits::DEPTH / 8],
             depth: 0,
             len: 0,
@@ -152,86 +177,297 @@ impl Framer {
             escape: 0,
             quote: 0,
             key: false,
+            digits: 0,
+            code: 0,
+            sequence: Lead { more: 0, low: 0, high: 0 },
         }
     }
 
     /// Is nothing of a request waiting for its rest?
     pub fn is_clean(&self) -> bool {
-        matches!(self.state, State::Before(Expect::Value) | State::Lost) && self.depth == 0
+        self.state <= State::Start
     }
 
-    /// Bytes of the buffer that hold the request so far, or held the one just completed.
-    pub fn len(&self) -> usize {
+    /// Bytes of the frame that was completed last, until the next scan.
+    pub fn frame_len(&self) -> usize {
         self.len
-    }
-
-    /// Has no byte of a request come yet?
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Reads on until a request is complete, damaged, or the input is used up. `input` is advanced over what was
     /// consumed. After [`Scan::Complete`] and [`Scan::Damaged`] the next call begins with the next request.
     pub fn scan<'f>(&mut self, frame: &'f mut [u8], input: &mut &[u8]) -> Scan<'f> {
-        if self.depth == 0 && matches!(self.state, State::Before(Expect::Value)) {
+        if self.is_clean() {
             self.len = 0;
         }
-        let step = loop {
-            self.skip_run(frame, input);
+        let limit = frame.len();
+        loop {
+            if self.state == State::Text {
+                let run = text::plain_run(input, self.quote);
+                if let Some((plain, rest)) = input.split_at_checked(run) {
+                    self.put(frame, plain);
+                    *input = rest;
+                }
+            }
             let Some((&byte, rest)) = input.split_first() else {
                 return Scan::NeedMore;
             };
-            if byte == 0xFF || byte == 0xFE && (self.is_clean() || matches!(self.state, State::Skip(_))) {
-                self.restart(State::Lost);
-                *input = rest;
-                continue;
-            }
             let step = self.step(byte, frame);
-            if !matches!(step, Step::Again | Step::CompleteBefore | Step::Broken(_)) {
+            if matches!(step, Step::Next | Step::Complete) {
                 *input = rest;
             }
-            match step {
-                Step::Next | Step::Again => {}
-                step => break step,
+            let damage = match step {
+                Step::Next | Step::Again => continue,
+                Step::Complete | Step::CompleteBefore => {
+                    self.state = State::Start;
+                    match frame.get(..self.len) {
+                        // The borrow has to end before the buffer is used again, so it is taken anew below.
+                        Some(_) => break,
+                        None => Damage::TooLong(limit),
+                    }
+                }
+                Step::Damaged(damage) => {
+                    self.state = match self.depth {
+                        0 => State::Lost,
+                        _ if self.state >= State::Text => State::SkipString,
+                        _ => State::Skip,
+                    };
+                    damage
+                }
+            };
+            let held = frame.get(..self.len).unwrap_or(frame);
+            return Scan::Damaged(damage, held.get(self.token..).unwrap_or_default());
+        }
+        Scan::Complete(frame.get(..self.len).unwrap_or_default())
+    }
+
+    /// Keeps some bytes of the request, as long as they fit.
+    #[inline(never)]
+    fn put(&mut self, frame: &mut [u8], bytes: &[u8]) {
+        let free = frame.get_mut(self.len..).unwrap_or_default();
+        let kept = bytes.len().min(free.len());
+        if let (Some(space), Some(bytes)) = (free.get_mut(..kept), bytes.get(..kept)) {
+            space.copy_from_slice(bytes);
+        }
+        self.len = self.len.wrapping_add(bytes.len());
+    }
+
+    fn step(&mut self, byte: u8, frame: &mut [u8]) -> Step {
+        if byte == 0xFF {
+            self.restart(State::Lost);
+            return Step::Next;
+        }
+        match self.state {
+            State::Lost if byte != b'{' => return Step::Next,
+            State::Lost => {
+                self.restart(State::Start);
+                return Step::Again;
             }
-        };
-        let overflow = self.len > frame.len();
-        let limit = frame.len();
-        let held = frame.get(..self.len).unwrap_or(frame);
-        match step {
-            Step::Broken(broken) => {
-                let syntax = broken.syntax(self, held);
-                self.state = match self.state {
-                    _ if self.depth == 0 => State::Lost,
-                    state if state.in_string() => State::Skip(Skip::String),
-                    _ => State::Skip(Skip::Tokens),
-                };
-                Scan::Damaged(syntax)
+            State::Skip | State::SkipString | State::SkipEscape => return self.skip(byte),
+            State::Start if byte == 0xFE => return Step::Next,
+            State::Word => return self.word(byte, frame),
+            State::Text if byte == self.quote => {
+                self.put(frame, &[0]);
+                self.state = State::Colon;
+                return if self.key { Step::Next } else { self.value_ended(Step::Complete) };
             }
-            _ => {
-                self.state = State::Before(Expect::Value);
-                if overflow { Scan::Damaged(Syntax::TooLong(limit)) } else { Scan::Complete(held) }
+            state if state < State::Text => {
+                if matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
+                    return Step::Next;
+                }
+                self.token = self.len;
+                self.put(frame, &[if byte == b'\'' { b'"' } else { byte }]);
+                return self.token(byte);
+            }
+            _ => {}
+        }
+        self.put(frame, &[byte]);
+        match self.string(byte) {
+            Ok(None) => Step::Next,
+            Ok(Some(code)) => {
+                // The escape gives way to what it stands for.
+                self.state = State::Text;
+                self.len = self.escape;
+                let (bytes, len) = text::encode(code);
+                self.put(frame, bytes.get(..len).unwrap_or_default());
+                Step::Next
+            }
+            Err(damage) => {
+                if damage == Damage::InvalidUnicode {
+                    self.token = self.escape;
+                }
+                Step::Damaged(damage)
             }
         }
     }
 
-    /// Takes a run of bytes that cannot change the state, all at once.
-    fn skip_run(&mut self, frame: &mut [u8], input: &mut &[u8]) {
-        let run = match self.state {
-            State::Text => text::plain_run(input, self.quote),
-            State::Before(_) => input.iter().take_while(|byte| is_blank(**byte)).count(),
-            State::Lost => input.iter().take_while(|byte| **byte != b'{').count(),
-            _ => return,
-        };
-        let Some((run, rest)) = input.split_at_checked(run) else {
-            return;
-        };
-        match self.state {
-            State::Text => self.put(frame, run),
-            State::Lost if !rest.is_empty() => self.restart(State::Before(Expect::Value)),
-            _ => {}
+    /// The first byte of a token.
+    fn token(&mut self, byte: u8) -> Step {
+        use State::{Colon, CommaOrEnd, Key, KeyOrEnd, Text, Value, ValueOrEnd, Word};
+        let state = self.state;
+        self.key = matches!(state, Key | KeyOrEnd);
+        let token = Token::of(byte);
+        let closes = self.in_object() == (byte == b'}');
+        if state.expected() & token.bit() == 0 || token == Token::Close && !closes {
+            return Step::Damaged(match (token, state) {
+                (Token::Stray, _) => Damage::Stray,
+                (_, Colon) => Damage::MissingColon,
+                (_, CommaOrEnd) if self.in_object() => Damage::SeparatorInObject,
+                (_, CommaOrEnd) => Damage::SeparatorInArray,
+                (Token::Open, Key | KeyOrEnd) => Damage::KeyNotString,
+                _ => Damage::ExpectingValue,
+            });
         }
-        *input = rest;
+        self.state = match token {
+            Token::Quote => {
+                self.quote = byte;
+                Text
+            }
+            Token::Open if self.depth >= limits::DEPTH => return Step::Damaged(Damage::Depth),
+            Token::Open => {
+                self.open(byte);
+                if byte == b'{' { KeyOrEnd } else { ValueOrEnd }
+            }
+            Token::Close => {
+                self.depth = self.depth.wrapping_sub(1);
+                return self.value_ended(Step::Complete);
+            }
+            Token::Comma if self.in_object() => Key,
+            Token::Comma | Token::Colon => Value,
+            _ => Word,
+        };
+        Step::Next
+    }
+
+    /// Behind a value: the request is complete, or its container goes on.
+    #[inline(never)]
+    fn value_ended(&mut self, complete: Step) -> Step {
+        if self.depth == 0 {
+            return complete;
+        }
+        self.state = State::CommaOrEnd;
+        if matches!(complete, Step::CompleteBefore) { Step::Again } else { Step::Next }
+    }
+
+    /// A byte of a number or a keyword, or the first behind it: then it is known which it was.
+    fn word(&mut self, byte: u8, frame: &mut [u8]) -> Step {
+        if matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'E' | b'.' | b'+' | b'-') {
+            self.put(frame, &[byte]);
+            return Step::Next;
+        }
+        // A word that did not fit makes the request too long, whatever it is.
+        let word = frame.get(self.token..self.len).unwrap_or(b"0");
+        let damage = if [&b"true"[..], b"false", b"null"].contains(&word) {
+            None
+        } else if word.first().is_some_and(u8::is_ascii_lowercase) {
+            Some(Damage::InvalidKeyword)
+        } else {
+            number::check(word).err()
+        };
+        match damage {
+            Some(damage) => Step::Damaged(damage),
+            None if self.key => Step::Damaged(Damage::KeyNotString),
+            None => self.value_ended(Step::CompleteBefore),
+        }
+    }
+
+    /// A byte in a string that does not end it: perhaps it completes an escape.
+    fn string(&mut self, byte: u8) -> Result<Option<u32>, Damage> {
+        self.state = match self.state {
+            State::Text if byte == b'\\' => {
+                self.escape = self.len.wrapping_sub(1);
+                self.code = 0;
+                State::Escape
+            }
+            State::Text if byte < b' ' || byte == 0xFE => return Err(Damage::Stray),
+            State::Text => {
+                self.sequence = text::lead(byte);
+                if self.sequence.more == 0 {
+                    return Err(Damage::InvalidUtf8);
+                }
+                State::Sequence
+            }
+            State::Sequence => {
+                let Lead { more, low, high } = self.sequence;
+                if !(low..=high).contains(&byte) {
+                    return Err(if byte == 0xFE { Damage::Stray } else { Damage::InvalidUtf8 });
+                }
+                self.sequence = Lead { more: more.wrapping_sub(1), low: 0x80, high: 0xBF };
+                if more == 1 { State::Text } else { State::Sequence }
+            }
+            State::Escape => {
+                let code = match byte {
+                    b'u' => {
+                        self.digits = 4;
+                        self.state = State::Digits;
+                        return Ok(None);
+                    }
+                    b'"' | b'\'' | b'\\' | b'/' => byte,
+                    b'b' => 0x08,
+                    b'f' => 0x0C,
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    _ => return Err(Damage::InvalidEscape),
+                };
+                return Ok(Some(u32::from(code)));
+            }
+            State::Digits => return self.digit(text::hex(byte)),
+            State::Pair if byte == b'\\' => State::PairEscape,
+            State::PairEscape if byte == b'u' => {
+                self.digits = 4;
+                State::Digits
+            }
+            _ => return Err(Damage::InvalidUnicode),
+        };
+        Ok(None)
+    }
+
+    /// A digit of `\uXXXX`. The last one completes a character, or the first half of a pair.
+    fn digit(&mut self, digit: u8) -> Result<Option<u32>, Damage> {
+        if digit > 0xF {
+            return Err(Damage::InvalidUnicode);
+        }
+        self.code = self.code << 4 | u32::from(digit);
+        self.digits = self.digits.wrapping_sub(1);
+        if self.digits > 0 {
+            return Ok(None);
+        }
+        let (first, second) = (self.code >> 16, self.code & 0xFFFF);
+        match (first, second & 0xFC00) {
+            (0, 0xD800) => {
+                self.state = State::Pair;
+                Ok(None)
+            }
+            (1.., 0xDC00) => Ok(Some(((first & 0x3FF) << 10).wrapping_add(0x1_0000) | second & 0x3FF)),
+            (1.., _) | (_, 0xDC00) => Err(Damage::InvalidUnicode),
+            _ => Ok(Some(second)),
+        }
+    }
+
+    /// A byte behind the damage: only brackets, strings and newlines count.
+    fn skip(&mut self, byte: u8) -> Step {
+        use State::{Skip, SkipEscape, SkipString};
+        self.state = match (self.state, byte) {
+            (_, b'\n' | 0xFE) => State::Lost,
+            (SkipEscape, _) => SkipString,
+            (SkipString, b'\\') => SkipEscape,
+            (SkipString, _) if byte != self.quote => SkipString,
+            (Skip, b'"' | b'\'') => {
+                self.quote = byte;
+                SkipString
+            }
+            (Skip, b'{' | b'[') => {
+                self.open(byte);
+                Skip
+            }
+            (Skip, b'}' | b']') => {
+                let wrong = self.depth <= limits::DEPTH && self.in_object() != (byte == b'}');
+                self.depth = self.depth.wrapping_sub(1);
+                if wrong || self.depth == 0 { State::Lost } else { Skip }
+            }
+            _ => Skip,
+        };
+        Step::Next
     }
 
     fn restart(&mut self, state: State) {
@@ -240,255 +476,25 @@ impl Framer {
         self.len = 0;
     }
 
-    /// Keeps some bytes of the request, as long as they fit.
-    fn put(&mut self, frame: &mut [u8], bytes: &[u8]) {
-        let end = self.len.saturating_add(bytes.len());
-        if let Some(space) = frame.get_mut(self.len..end) {
-            space.copy_from_slice(bytes);
-        }
-        self.len = end;
-    }
+    // Brackets.
 
-    fn step(&mut self, byte: u8, frame: &mut [u8]) -> Step {
-        let step = match self.state {
-            State::Skip(skip) => return self.skip(skip, byte),
-            State::Lost => return Step::Next,
-            _ if byte == 0xFE => Step::Broken(Broken::Stray),
-            State::Before(expect) => self.before(expect, byte),
-            State::Number(part) => self.number(part, byte),
-            State::Keyword(rest, good) => self.keyword(rest, good, byte),
-            _ => self.string(byte),
-        };
-        match step {
-            Step::Next | Step::Complete => self.put(frame, &[byte]),
-            // The byte is shown as the end of the stray token.
-            Step::Broken(Broken::Stray | Broken::InvalidUnicode) => self.put(frame, &[byte]),
-            _ => {}
-        }
-        step
-    }
-
-    /// A byte between two tokens; white space has been skipped.
-    fn before(&mut self, expect: Expect, byte: u8) -> Step {
-        use Expect::{Colon, CommaOrEnd, Key, KeyOrEnd, Value, ValueOrEnd};
-        self.token = self.len;
-        match (byte, expect) {
-            (b'{' | b'[', Value | ValueOrEnd) => return self.open(byte),
-            (b'}', KeyOrEnd | CommaOrEnd) | (b']', ValueOrEnd | CommaOrEnd) => return self.close(byte),
-            (b'"' | b'\'', Value | ValueOrEnd | Key | KeyOrEnd) => {
-                self.quote = byte;
-                self.key = matches!(expect, Key | KeyOrEnd);
-                self.state = State::Text;
+    /// Beyond the limit the kinds are not known: only a damaged request gets there.
+    #[inline(never)]
+    fn open(&mut self, byte: u8) {
+        let bit = 1u8 << (self.depth & 7);
+        if let Some(kinds) = self.kinds.get_mut(self.depth >> 3) {
+            *kinds &= !bit;
+            if byte == b'{' {
+                *kinds |= bit;
             }
-            (b':', Colon) => self.state = State::Before(Value),
-            (b',', CommaOrEnd) => self.state = State::Before(if self.in_object() { Key } else { Value }),
-            (b'a'..=b'z', Value | ValueOrEnd | Key | KeyOrEnd) => {
-                self.key = matches!(expect, Key | KeyOrEnd);
-                let rest: &[u8] = match byte {
-                    b't' => b"rue",
-                    b'f' => b"alse",
-                    b'n' => b"ull",
-                    _ => b"",
-                };
-                self.state = State::Keyword(rest, !rest.is_empty());
-            }
-            (b'-', Value | ValueOrEnd) => self.state = State::Number(Number::Minus),
-            (b'0', Value | ValueOrEnd) => self.state = State::Number(Number::Zero),
-            (b'1'..=b'9', Value | ValueOrEnd) => self.state = State::Number(Number::Integer),
-            (b'"' | b'\'' | b'{' | b'[' | b']' | b'}' | b':' | b',' | b'a'..=b'z' | b'-' | b'0'..=b'9', _) => {
-                return Step::Broken(match (expect, byte) {
-                    (Colon, _) => Broken::MissingColon,
-                    (CommaOrEnd, _) => Broken::Separator,
-                    (Key | KeyOrEnd, b'{' | b'[' | b'-' | b'0'..=b'9') => Broken::KeyNotString,
-                    _ => Broken::ExpectingValue,
-                });
-            }
-            _ => return Step::Broken(Broken::Stray),
         }
-        Step::Next
-    }
-
-    fn open(&mut self, byte: u8) -> Step {
-        if self.depth >= limits::DEPTH {
-            return Step::Broken(Broken::Depth);
-        }
-        self.push(byte);
-        self.state = State::Before(if byte == b'{' { Expect::KeyOrEnd } else { Expect::ValueOrEnd });
-        Step::Next
-    }
-
-    fn close(&mut self, byte: u8) -> Step {
-        if self.in_object() == (byte == b'}') && self.depth > 0 {
-            self.depth = self.depth.saturating_sub(1);
-            self.value_ended(Step::Complete, Step::Next)
-        } else {
-            // Also what stands in no bracket at all.
-            Step::Broken(if self.depth == 0 { Broken::ExpectingValue } else { Broken::Separator })
-        }
-    }
-
-    /// Behind a value: the request is complete, or its container goes on.
-    fn value_ended(&mut self, complete: Step, more: Step) -> Step {
-        if self.depth == 0 {
-            return complete;
-        }
-        self.state = State::Before(Expect::CommaOrEnd);
-        more
-    }
-
-    fn number(&mut self, part: Number, byte: u8) -> Step {
-        use Number::{Exponent, ExponentDigits, ExponentSign, Fraction, Integer, Minus, Point, Zero};
-        self.state = State::Number(match (part, byte) {
-            (Minus, b'0') => Zero,
-            (Minus | Integer, b'0'..=b'9') => Integer,
-            (Zero | Integer, b'.') => Point,
-            (Point | Fraction, b'0'..=b'9') => Fraction,
-            (Zero | Integer | Fraction, b'e' | b'E') => Exponent,
-            (Exponent, b'+' | b'-') => ExponentSign,
-            (Exponent | ExponentSign | ExponentDigits, b'0'..=b'9') => ExponentDigits,
-            (Minus | Point | Exponent | ExponentSign, _) | (Zero, b'0'..=b'9') => return Step::Broken(Broken::Stray),
-            (Zero | Integer | Fraction | ExponentDigits, _) => {
-                return self.value_ended(Step::CompleteBefore, Step::Again);
-            }
-        });
-        Step::Next
-    }
-
-    fn keyword(&mut self, rest: &'static [u8], good: bool, byte: u8) -> Step {
-        if byte.is_ascii_lowercase() {
-            self.state = match rest.split_first() {
-                Some((next, rest)) => State::Keyword(rest, good && *next == byte),
-                None => State::Keyword(rest, false),
-            };
-            Step::Next
-        } else if !good || !rest.is_empty() {
-            Step::Broken(Broken::InvalidKeyword)
-        } else if self.key {
-            Step::Broken(Broken::KeyNotString)
-        } else {
-            self.value_ended(Step::CompleteBefore, Step::Again)
-        }
-    }
-
-    fn string(&mut self, byte: u8) -> Step {
-        let digit = text::hex(byte).map(u16::from);
-        self.state = match self.state {
-            State::Text if byte == self.quote && self.key => State::Before(Expect::Colon),
-            State::Text if byte == self.quote => return self.value_ended(Step::Complete, Step::Next),
-            State::Text if byte == b'\\' => {
-                self.escape = self.len;
-                State::Escape
-            }
-            State::Text if byte < b' ' => return Step::Broken(Broken::Stray),
-            State::Text if byte < 0x80 => State::Text,
-            State::Text => match text::lead(byte) {
-                Some(lead) => State::Utf8(lead),
-                None => return Step::Broken(Broken::InvalidUtf8),
-            },
-            State::Utf8(Lead { more, low, high }) if (low..=high).contains(&byte) => match more.saturating_sub(1) {
-                0 => State::Text,
-                more => State::Utf8(Lead { more, low: 0x80, high: 0xBF }),
-            },
-            State::Utf8(_) => return Step::Broken(Broken::InvalidUtf8),
-            State::Escape => match byte {
-                b'"' | b'\'' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => State::Text,
-                b'u' => State::Unicode(0, 0),
-                _ => return Step::Broken(Broken::InvalidEscape),
-            },
-            State::Surrogate if byte == b'\\' => State::SurrogateEscape,
-            State::SurrogateEscape if byte == b'u' => State::Second(0, 0),
-            State::Unicode(count, value) => match (digit, count) {
-                (Some(digit), 0..3) => State::Unicode(count.saturating_add(1), value << 4 | digit),
-                (Some(digit), _) => match value << 4 | digit {
-                    0xD800..=0xDBFF => State::Surrogate,
-                    0xDC00..=0xDFFF => return Step::Broken(Broken::InvalidUnicode),
-                    _ => State::Text,
-                },
-                (None, _) => return Step::Broken(Broken::InvalidUnicode),
-            },
-            State::Second(count, value) => match (digit, count) {
-                (Some(digit), 0..3) => State::Second(count.saturating_add(1), value << 4 | digit),
-                (Some(digit), _) if (0xDC00..=0xDFFF).contains(&(value << 4 | digit)) => State::Text,
-                _ => return Step::Broken(Broken::InvalidUnicode),
-            },
-            _ => return Step::Broken(Broken::InvalidUnicode),
-        };
-        Step::Next
-    }
-
-    /// A byte behind the damage: only brackets, strings and newlines count.
-    fn skip(&mut self, skip: Skip, byte: u8) -> Step {
-        self.state = match (skip, byte) {
-            (_, b'\n') => State::Lost,
-            (Skip::Escape, _) => State::Skip(Skip::String),
-            (Skip::String, b'\\') => State::Skip(Skip::Escape),
-            (Skip::String, _) if byte == self.quote => State::Skip(Skip::Tokens),
-            (Skip::Tokens, b'"' | b'\'') => {
-                self.quote = byte;
-                State::Skip(Skip::String)
-            }
-            (Skip::Tokens, b'{' | b'[') => {
-                self.push(byte);
-                State::Skip(Skip::Tokens)
-            }
-            // Beyond the limit the kinds are not known, so no bracket there is of the wrong kind.
-            (Skip::Tokens, b'}' | b']') => {
-                let wrong = self.depth <= limits::DEPTH && self.in_object() != (byte == b'}');
-                self.depth = self.depth.saturating_sub(1);
-                if wrong || self.depth == 0 { State::Lost } else { State::Skip(Skip::Tokens) }
-            }
-            _ => self.state,
-        };
-        if self.state == State::Lost {
-            self.restart(State::Lost);
-        }
-        Step::Next
-    }
-
-    fn push(&mut self, byte: u8) {
-        if let Some(kinds) = self.kinds.get_mut(self.depth / 8) {
-            let bit = 1u8 << (self.depth % 8);
-            *kinds = if byte == b'{' { *kinds | bit } else { *kinds & !bit };
-        }
-        self.depth = self.depth.saturating_add(1);
+        self.depth = self.depth.wrapping_add(1);
     }
 
     /// Is the innermost open bracket a `{`?
+    #[inline(never)]
     fn in_object(&self) -> bool {
-        let level = self.depth.saturating_sub(1);
-        self.kinds.get(level / 8).is_some_and(|kinds| kinds >> (level % 8) & 1 == 1)
+        let level = self.depth.wrapping_sub(1);
+        self.kinds.get(level >> 3).is_some_and(|kinds| kinds >> (level & 7) & 1 == 1)
     }
-}
-
-impl State {
-    fn in_string(self) -> bool {
-        !matches!(self, State::Before(_) | State::Number(_) | State::Keyword(..) | State::Skip(_) | State::Lost)
-    }
-}
-
-impl Broken {
-    fn syntax<'f>(&self, framer: &Framer, held: &'f [u8]) -> Syntax<'f> {
-        let token = held.get(framer.token..).unwrap_or_default();
-        match self {
-            Broken::Stray => Syntax::Stray(token),
-            Broken::ExpectingValue => Syntax::ExpectingValue,
-            Broken::KeyNotString => Syntax::KeyNotString,
-            Broken::MissingColon => Syntax::MissingColon,
-            Broken::InvalidKeyword => Syntax::InvalidKeyword(token),
-            Broken::InvalidEscape => Syntax::InvalidEscape,
-            Broken::InvalidUtf8 => Syntax::InvalidUtf8,
-            Broken::InvalidUnicode => {
-                let escape = held.get(framer.escape..).unwrap_or_default();
-                Syntax::InvalidUnicode(escape.get(..6).unwrap_or(escape))
-            }
-            Broken::Depth => Syntax::Depth,
-            Broken::Separator if framer.in_object() => Syntax::SeparatorInObject,
-            Broken::Separator => Syntax::SeparatorInArray,
-        }
-    }
-}
-
-/// White space between tokens (RFC 8259 section 2).
-fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }

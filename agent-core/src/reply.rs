@@ -9,99 +9,14 @@
 use embedded_io::{Read, Seek, SeekFrom, Write};
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::error::{Error, Word};
 use crate::request;
-use crate::text::{self, Text};
+use crate::text;
 
 /// Where the bytes go that do not fit into a reply buffer: bounded by whoever provides it, which says so by an error.
 pub trait Spool: Read + Write + Seek {}
 
 impl<T: Read + Write + Seek> Spool for T {}
-
-/// The replies of one channel that have not been sent: some whole ones, and perhaps one in the making.
-pub(crate) struct Outbox<'buf> {
-    buffer: &'buf mut [u8],
-    /// Bytes in the buffer.
-    len: usize,
-    /// Bytes in the spool. They come before those in the buffer.
-    spooled: usize,
-    /// Bytes that went out, of those in the buffer.
-    sent: usize,
-    /// Bytes that were taken back from the spool.
-    fetched: usize,
-}
-
-impl<'buf> Outbox<'buf> {
-    pub(crate) fn new(buffer: &'buf mut [u8]) -> Self {
-        Outbox { buffer, len: 0, spooled: 0, sent: 0, fetched: 0 }
-    }
-
-    pub(crate) fn clear(&mut self) {
-        (self.len, self.spooled, self.sent, self.fetched) = (0, 0, 0, 0);
-    }
-
-    pub(crate) fn memory(&mut self) -> &mut [u8] {
-        self.buffer
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0 && self.spooled == 0
-    }
-
-    /// Has another small reply room behind those that wait?
-    pub(crate) fn has_room(&self) -> bool {
-        self.spooled == 0 && self.len <= self.buffer.len() / 2
-    }
-
-    /// Starts a reply behind those that wait.
-    pub(crate) fn reply<'o>(&'o mut self, spool: &'o mut dyn Overflow) -> Reply<'o> {
-        let start = self.spooled.saturating_add(self.len);
-        Reply {
-            buffer: self.buffer,
-            len: &mut self.len,
-            spooled: &mut self.spooled,
-            spool,
-            start,
-            comma: false,
-            failed: false,
-            delimited: false,
-        }
-    }
-
-    /// The next bytes to send; none when all has been sent.
-    pub(crate) fn pending<S: Spool>(&mut self, spool: &mut S) -> Result<&[u8], SpoolLost> {
-        if self.spooled > 0 && self.fetched == 0 && self.len > 0 {
-            // All that waits goes through the spool, so that its order is kept and the buffer is free to carry it.
-            if !spool.put(self.spooled, self.buffer.get(..self.len).unwrap_or_default()) {
-                return Err(SpoolLost);
-            }
-            self.spooled = self.spooled.saturating_add(self.len);
-            self.len = 0;
-        }
-        if self.sent >= self.len && self.fetched < self.spooled {
-            let missing = self.spooled.saturating_sub(self.fetched).min(self.buffer.len());
-            let room = self.buffer.get_mut(..missing).unwrap_or_default();
-            let from = u64::try_from(self.fetched).map_err(|_| SpoolLost)?;
-            spool.seek(SeekFrom::Start(from)).map_err(|_| SpoolLost)?;
-            match spool.read(room) {
-                Ok(got @ 1..) => {
-                    self.fetched = self.fetched.saturating_add(got);
-                    (self.len, self.sent) = (got, 0);
-                }
-                _ => return Err(SpoolLost),
-            }
-        }
-        Ok(self.buffer.get(self.sent..self.len).unwrap_or_default())
-    }
-
-    /// So many bytes of [`Outbox::pending`] went out.
-    pub(crate) fn advance(&mut self, bytes: usize) {
-        self.sent = self.sent.saturating_add(bytes);
-        if self.sent >= self.len && self.spooled == self.fetched {
-            self.clear();
-        }
-    }
-}
 
 /// The spool did not give back what was put into it. A reply that has been sent in part can only be cut off, with
 /// the connection that carries it.
@@ -117,7 +32,7 @@ pub(crate) trait Overflow {
 
 impl<S: Spool> Overflow for S {
     fn put(&mut self, at: usize, mut bytes: &[u8]) -> bool {
-        if !u64::try_from(at).is_ok_and(|at| self.seek(SeekFrom::Start(at)).is_ok()) {
+        if self.seek(start(at)).is_err() {
             return false;
         }
         // Not `write_all`: it panics on a writer that takes nothing.
@@ -131,11 +46,75 @@ impl<S: Spool> Overflow for S {
     }
 }
 
+/// The replies of one channel that have not been sent: some whole ones, and perhaps one in the making. First come
+/// the bytes in the spool, then those in the buffer.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Outbox {
+    /// Bytes in the buffer.
+    len: usize,
+    /// Bytes that went to the spool.
+    spooled: usize,
+    /// Bytes that were taken back from the spool.
+    fetched: usize,
+    /// Bytes that went out, of those in the buffer.
+    sent: usize,
+}
+
+impl Outbox {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0 && self.spooled == 0
+    }
+
+    /// Has another small reply room behind those that wait?
+    pub(crate) fn has_room(&self, buffer: &[u8]) -> bool {
+        self.spooled == 0 && self.len <= buffer.len() / 2
+    }
+
+    /// Starts a reply behind those that wait.
+    pub(crate) fn reply<'o>(&'o mut self, buffer: &'o mut [u8], spool: &'o mut dyn Overflow) -> Reply<'o> {
+        let start = self.spooled.wrapping_add(self.len);
+        Reply { outbox: self, buffer, spool, start, comma: false, failed: false, delimited: false }
+    }
+
+    /// The next bytes to send; none when all has been sent.
+    pub(crate) fn pending<'b, S: Spool>(&mut self, buffer: &'b mut [u8], spool: &mut S) -> Result<&'b [u8], SpoolLost> {
+        if self.spooled > 0 && self.sent >= self.len || self.spooled > 0 && self.fetched == 0 {
+            if self.fetched == 0 {
+                // All that waits goes through the spool, so that its order is kept and the buffer is free to carry it.
+                if !spool.put(self.spooled, buffer.get(..self.len).unwrap_or_default()) {
+                    return Err(SpoolLost);
+                }
+                self.spooled = self.spooled.wrapping_add(self.len);
+            }
+            (self.len, self.sent) = (0, 0);
+            let missing = self.spooled.wrapping_sub(self.fetched);
+            if missing > 0 {
+                let room = missing.min(buffer.len());
+                spool.seek(start(self.fetched)).map_err(|_| SpoolLost)?;
+                self.len = spool.read(buffer.get_mut(..room).unwrap_or_default()).map_err(|_| SpoolLost)?;
+                if self.len == 0 {
+                    return Err(SpoolLost);
+                }
+                self.fetched = self.fetched.wrapping_add(self.len);
+            }
+        }
+        let pending = buffer.get(self.sent..self.len).unwrap_or_default();
+        if pending.is_empty() {
+            *self = Outbox::default();
+        }
+        Ok(pending)
+    }
+
+    /// So many bytes of [`Outbox::pending`] went out.
+    pub(crate) fn advance(&mut self, bytes: usize) {
+        self.sent = self.sent.wrapping_add(bytes);
+    }
+}
+
 /// One reply in the making.
 pub struct Reply<'o> {
+    outbox: &'o mut Outbox,
     buffer: &'o mut [u8],
-    len: &'o mut usize,
-    spooled: &'o mut usize,
     spool: &'o mut dyn Overflow,
     /// Where it starts, counted from the first byte that waits.
     start: usize,
@@ -152,42 +131,48 @@ impl Reply<'_> {
 
     /// Starts an object. Each of its members is a [`Reply::key`] and a value.
     pub fn open_object(&mut self) {
-        self.separate();
-        self.put(b"{");
-        self.comma = false;
+        self.open(b'{');
     }
 
     /// Ends the object.
     pub fn close_object(&mut self) {
-        self.put(b"}");
-        self.comma = true;
+        self.close(b'}');
     }
 
     /// Starts a list. Each value that follows is an element.
     pub fn open_list(&mut self) {
-        self.separate();
-        self.put(b"[");
-        self.comma = false;
+        self.open(b'[');
     }
 
     /// Ends the list.
     pub fn close_list(&mut self) {
-        self.put(b"]");
-        self.comma = true;
+        self.close(b']');
     }
 
     /// The name of the next value: ASCII without anything to escape.
     pub fn key(&mut self, name: &'static str) {
-        self.separate();
-        self.put(b"\"");
-        self.put(name.as_bytes());
-        self.put(b"\":");
+        self.string(name.as_bytes());
+        self.part(b":");
         self.comma = false;
     }
 
+    #[inline(never)]
+    fn open(&mut self, bracket: u8) {
+        self.separate();
+        self.part(&[bracket]);
+        self.comma = false;
+    }
+
+    #[inline(never)]
+    fn close(&mut self, bracket: u8) {
+        self.part(&[bracket]);
+        self.comma = true;
+    }
+
+    #[inline(never)]
     fn separate(&mut self) {
         if self.comma {
-            self.put(b",");
+            self.part(b",");
         }
         self.comma = true;
     }
@@ -198,155 +183,132 @@ impl Reply<'_> {
     pub fn integer(&mut self, value: i64) {
         self.separate();
         if value < 0 {
-            self.put(b"-");
+            self.part(b"-");
         }
-        self.digits(value.unsigned_abs());
+        self.part_number(value.unsigned_abs());
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&mut self, value: bool) {
+        self.separate();
+        self.part(if value { b"true" } else { b"false" });
     }
 
     /// A string. Bytes that are not UTF-8 become U+FFFD.
+    #[inline(never)]
     pub fn string(&mut self, bytes: &[u8]) {
         self.open_string();
-        self.part_bytes(bytes);
+        self.part_escaped(bytes);
         self.close_string();
     }
 
-    /// A small value of bounded size: see [`crate::schema`].
+    /// A small value of bounded size, as serde writes it.
     pub fn leaf<T: Serialize>(&mut self, value: &T) {
         self.separate();
-        if self.failed {
-            return;
-        }
-        let free = self.buffer.get_mut(*self.len..).unwrap_or_default();
-        let mut written = serde_json_core::to_slice(value, free);
-        if written.is_err() && self.flush() {
-            written = serde_json_core::to_slice(value, self.buffer);
-        }
-        match written {
-            Ok(bytes) => *self.len = self.len.saturating_add(bytes),
-            Err(_) => self.failed = true,
-        }
-    }
-
-    /// Raw JSON of a request, which the framer found good and without white space, as JSON of the strict kind.
-    pub(crate) fn echo(&mut self, mut raw: &[u8]) {
-        self.separate();
-        while let Some((&byte, rest)) = raw.split_first() {
-            if byte == b'"' || byte == b'\'' {
-                let (string, rest) = request::split_string(raw);
-                self.put(b"\"");
-                self.part_text(string);
-                self.put(b"\"");
-                raw = rest;
-            } else {
-                self.put(&[byte]);
-                raw = rest;
+        for _ in 0..2 {
+            let free = self.buffer.get_mut(self.outbox.len..).unwrap_or_default();
+            if let Ok(bytes) = serde_json_core::to_slice(value, free) {
+                self.outbox.len = self.outbox.len.wrapping_add(bytes);
+                return;
+            }
+            if !self.flush() {
+                return;
             }
         }
+        self.failed = true;
+    }
+
+    /// A value of a frame, as JSON of the strict kind.
+    fn echo(&mut self, mut value: &[u8]) {
+        self.separate();
+        while let Some(byte) = value.first() {
+            if *byte == b'"' {
+                let (string, rest) = request::split_string(value);
+                self.comma = false;
+                self.string(string);
+                value = rest;
+            } else {
+                self.part(&[*byte]);
+                value = value.get(1..).unwrap_or_default();
+            }
+        }
+        self.comma = true;
     }
 
     // Strings in parts.
 
-    pub(crate) fn open_string(&mut self) {
-        self.separate();
-        self.put(b"\"");
+    /// Starts a string whose parts follow.
+    pub fn open_string(&mut self) {
+        self.open(b'"');
     }
 
-    pub(crate) fn close_string(&mut self) {
-        self.put(b"\"");
-    }
-
-    /// A part of a string: ASCII without anything to escape.
-    pub(crate) fn part(&mut self, text: &str) {
-        self.put(text.as_bytes());
+    /// Ends the string.
+    pub fn close_string(&mut self) {
+        self.close(b'"');
     }
 
     /// A part of a string: a number.
-    pub(crate) fn part_number(&mut self, value: usize) {
-        self.digits(u64::try_from(value).unwrap_or(u64::MAX));
-    }
-
-    /// A part of a string: text of a request, its escapes replaced.
-    pub(crate) fn part_text(&mut self, text: Text<'_>) {
-        let Text(raw) = text;
-        if !raw.contains(&b'\\') {
-            return self.part_bytes(raw);
-        }
-        // Characters are put together anew: an escape is never a part of one.
-        let mut one = heapless::Vec::<u8, 4>::new();
-        for byte in text.bytes() {
-            if byte & 0xC0 != 0x80 {
-                self.part_bytes(&one);
-                one.clear();
-            }
-            if one.push(byte).is_err() {
-                self.failed = true;
-            }
-        }
-        self.part_bytes(&one);
-    }
-
-    /// A part of a string: bytes, escaped where they need it.
-    pub(crate) fn part_bytes(&mut self, mut bytes: &[u8]) {
-        while let Some((plain, rest)) = bytes.split_at_checked(text::plain_run(bytes, b'"')) {
-            self.put(plain);
-            let Some((code, behind)) = text::first_char(rest) else {
-                break;
-            };
-            self.escaped(code.unwrap_or(0xFFFD));
-            bytes = behind;
-        }
-    }
-
-    fn escaped(&mut self, code: u32) {
-        let short = match code {
-            0x08 => b"\\b",
-            0x0C => b"\\f",
-            0x0A => b"\\n",
-            0x0D => b"\\r",
-            0x09 => b"\\t",
-            0x22 => b"\\\"",
-            0x5C => b"\\\\",
-            0x1_0000.. => {
-                let pair = code.wrapping_sub(0x1_0000);
-                self.unicode(0xD800 | pair >> 10);
-                return self.unicode(0xDC00 | pair & 0x3FF);
-            }
-            _ => return self.unicode(code),
-        };
-        self.put(short);
-    }
-
-    fn unicode(&mut self, unit: u32) {
-        self.put(b"\\u");
-        for shift in [12, 8, 4, 0] {
-            self.hex_digit(unit >> shift & 0xF, b'A');
-        }
-    }
-
-    /// A part of a string: a byte as two lower-case digits.
-    pub(crate) fn part_hex(&mut self, byte: u8) {
-        self.hex_digit(u32::from(byte >> 4), b'a');
-        self.hex_digit(u32::from(byte & 0xF), b'a');
-    }
-
-    /// One digit, whose letters begin with this one ('a' or 'A').
-    fn hex_digit(&mut self, digit: u32, a: u8) {
-        let digit = u8::try_from(digit).unwrap_or(0);
-        self.put(&[if digit < 10 { b'0' | digit } else { a.wrapping_add(digit).wrapping_sub(10) }]);
-    }
-
-    fn digits(&mut self, mut value: u64) {
+    pub fn part_number(&mut self, mut value: u64) {
         let mut digits = [0u8; 20];
-        let mut count = 0usize;
+        let mut at = digits.len();
         for digit in digits.iter_mut().rev() {
-            *digit = b'0' | u8::try_from(value % 10).unwrap_or(0);
-            count = count.saturating_add(1);
+            *digit = b'0' | (value % 10).to_le_bytes()[0];
+            at = at.wrapping_sub(1);
             value /= 10;
             if value == 0 {
                 break;
             }
         }
-        self.put(digits.get(digits.len().saturating_sub(count)..).unwrap_or_default());
+        self.part(digits.get(at..).unwrap_or_default());
+    }
+
+    /// A part of a string: a number in hexadecimal, in at least so many digits, whose letters begin with `a`.
+    pub fn part_hex(&mut self, value: u16, digits: u32, a: u8) {
+        for place in (0..4u32).rev() {
+            let high = value >> place.wrapping_mul(4);
+            if high > 0 || place < digits {
+                let digit = high.to_le_bytes()[0] & 0xF;
+                self.part(&[digit.wrapping_add(if digit < 10 { b'0' } else { a.wrapping_sub(10) })]);
+            }
+        }
+    }
+
+    /// A part of a string: bytes, escaped where they need it.
+    #[inline(never)]
+    pub fn part_escaped(&mut self, mut bytes: &[u8]) {
+        loop {
+            let (plain, rest) = bytes.split_at_checked(text::plain_run(bytes, b'"')).unwrap_or_default();
+            self.part(plain);
+            let Some((code, behind)) = text::first_char(rest) else {
+                return;
+            };
+            bytes = behind;
+            let short = match code {
+                0x08 => b'b',
+                0x0C => b'f',
+                0x0A => b'n',
+                0x0D => b'r',
+                0x09 => b't',
+                0x22 => b'"',
+                0x5C => b'\\',
+                _ => {
+                    // Beyond 16 bits in the two halves of a surrogate pair.
+                    let pair = code.wrapping_sub(0x1_0000);
+                    if code > 0xFFFF {
+                        self.unicode(0xD800 | pair >> 10);
+                    }
+                    self.unicode(if code > 0xFFFF { 0xDC00 | pair & 0x3FF } else { code });
+                    continue;
+                }
+            };
+            self.part(&[b'\\', short]);
+        }
+    }
+
+    fn unicode(&mut self, unit: u32) {
+        let [low, high, ..] = unit.to_le_bytes();
+        self.part(b"\\u");
+        self.part_hex(u16::from_le_bytes([low, high]), 4, b'A');
     }
 
     // Envelope: `{"return": value, "id": id}` or `{"error": {...}, "id": id}`, and a newline.
@@ -355,7 +317,7 @@ impl Reply<'_> {
     pub(crate) fn begin(&mut self, delimited: bool) {
         self.delimited = delimited;
         if delimited {
-            self.put(b"\xFF");
+            self.part(b"\xFF");
         }
         self.open_object();
         self.key("return");
@@ -370,28 +332,43 @@ impl Reply<'_> {
     }
 
     /// Forgets what there is of the reply and writes this error instead.
-    pub(crate) fn fail(&mut self, error: Error<'_>, id: Option<&[u8]>) {
-        self.write_error(error, id);
-        if self.failed {
+    #[inline(never)]
+    pub(crate) fn fail(&mut self, mut error: Error<'_>, mut id: Option<&[u8]>) {
+        loop {
+            self.rewind();
+            self.open_object();
+            self.key("error");
+            self.open_object();
+            self.key("class");
+            self.string(error.class().as_bytes());
+            self.key("desc");
+            self.open_string();
+            self.sentence(error);
+            self.close_string();
+            self.close_object();
+            self.end(id);
+            if !self.failed || id.is_none() {
+                return;
+            }
             // Not even the error fits: its id is too long. A line that is cut short would leave the host out of
             // step, and none at all leave it waiting.
-            self.write_error(Error::ReplyTooLong, None);
+            (error, id) = (Error::ReplyTooLong, None);
         }
     }
 
-    fn write_error(&mut self, error: Error<'_>, id: Option<&[u8]>) {
-        self.rewind();
-        self.open_object();
-        self.key("error");
-        self.open_object();
-        self.key("class");
-        self.string(error.class().as_bytes());
-        self.key("desc");
-        self.open_string();
-        error.describe(self);
-        self.close_string();
-        self.close_object();
-        self.end(id);
+    fn sentence(&mut self, error: Error<'_>) {
+        let sentence = error.sentence();
+        let mut words = sentence.words.iter();
+        for byte in sentence.form.as_bytes() {
+            match (byte, words.len()) {
+                (b'%', 1..) => match words.next() {
+                    Some(Word::Bytes(bytes)) => self.part_escaped(bytes),
+                    Some(Word::Number(number)) => self.part_number(u64::try_from(*number).unwrap_or(0)),
+                    None => {}
+                },
+                _ => self.part(&[*byte]),
+            }
+        }
     }
 
     fn end(&mut self, id: Option<&[u8]>) {
@@ -399,18 +376,17 @@ impl Reply<'_> {
             self.key("id");
             self.echo(id);
         }
-        self.close_object();
-        self.put(b"\n");
+        self.part(b"}\n");
     }
 
     /// Forgets what there is of the reply, and of the failure to write it.
     pub(crate) fn rewind(&mut self) {
         self.failed = false;
         self.comma = false;
-        match self.start.checked_sub(*self.spooled) {
-            Some(len) => *self.len = len,
-            None => (*self.spooled, *self.len) = (self.start, 0),
+        if self.start < self.outbox.spooled {
+            self.outbox.spooled = self.start;
         }
+        self.outbox.len = self.start.wrapping_sub(self.outbox.spooled);
     }
 
     /// Forgets the value written so far, to write it anew.
@@ -421,31 +397,39 @@ impl Reply<'_> {
 
     // Bytes.
 
-    fn put(&mut self, mut bytes: &[u8]) {
-        while !self.failed && !bytes.is_empty() {
-            let free = self.buffer.get_mut(*self.len..).unwrap_or_default();
-            if free.is_empty() {
-                self.flush();
-                continue;
+    /// A part of a string, or of anything: these very bytes.
+    #[inline(never)]
+    pub fn part(&mut self, mut bytes: &[u8]) {
+        loop {
+            let free = self.buffer.get_mut(self.outbox.len..).unwrap_or_default();
+            let now = bytes.len().min(free.len());
+            let (Some(space), Some((now, later))) = (free.get_mut(..now), bytes.split_at_checked(now)) else {
+                return;
+            };
+            space.copy_from_slice(now);
+            self.outbox.len = self.outbox.len.wrapping_add(now.len());
+            if later.is_empty() || !self.flush() {
+                return;
             }
-            let (now, later) = bytes.split_at_checked(free.len()).unwrap_or((bytes, &[]));
-            if let Some(space) = free.get_mut(..now.len()) {
-                space.copy_from_slice(now);
-            }
-            *self.len = self.len.saturating_add(now.len());
             bytes = later;
         }
     }
 
     /// Moves the buffer to the spool, so that all of it is free.
+    #[inline(never)]
     fn flush(&mut self) -> bool {
-        if !self.spool.put(*self.spooled, self.buffer.get(..*self.len).unwrap_or_default()) {
+        let bytes = self.buffer.get(..self.outbox.len).unwrap_or_default();
+        if self.failed || !self.spool.put(self.outbox.spooled, bytes) {
             // The buffer stays: it may hold replies before this one, and they are complete.
             self.failed = true;
             return false;
         }
-        *self.spooled = self.spooled.saturating_add(*self.len);
-        *self.len = 0;
+        self.outbox.spooled = self.outbox.spooled.wrapping_add(bytes.len());
+        self.outbox.len = 0;
         true
     }
+}
+
+fn start(at: usize) -> SeekFrom {
+    SeekFrom::Start(u64::try_from(at).unwrap_or(u64::MAX))
 }

@@ -1,20 +1,20 @@
-//! Reads a complete request in place.
+//! Reads a complete request in its frame.
 //!
-//! It works on a frame: one value that the framer found good, without white space between its tokens. So it looks
-//! for structure only, and never for damage; on bytes that are no such frame it may find anything, but it comes to an
-//! end and does not panic. It does not know the commands.
+//! It relies on what the framer has checked and on the plain form it left (see [`crate::frame`]), so it looks for
+//! structure only. On bytes that are no frame it may find anything, but it comes to an end and does not panic. It does
+//! not know the commands.
 
 use heapless::Vec;
 
-use crate::error::{Error, Syntax};
+use crate::error::{Damage, Error};
 use crate::limits;
-use crate::text::Text;
+use crate::number;
 
 /// The members of a request. They borrow from its frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request<'f> {
     /// The name of the command.
-    pub execute: Option<Text<'f>>,
+    pub execute: Option<&'f [u8]>,
     /// The object with the arguments, if there is one.
     pub arguments: &'f [u8],
     /// Any value, to be echoed.
@@ -26,30 +26,28 @@ pub struct Request<'f> {
 impl<'f> Request<'f> {
     /// Finds the members of a request. An error here is one of the whole text: there is no `id` to echo.
     pub fn read(frame: &'f [u8]) -> Result<Self, Error<'f>> {
-        check(frame)?;
+        check_keys(frame)?;
+        let mut request = Request::default();
         if frame.first() != Some(&b'{') {
             return Err(Error::NotAnObject);
         }
-        let mut request = Request::default();
         for (name, value) in members(frame) {
             let kind = value.first();
-            let mut fault = None;
-            if name.is("execute") {
-                match kind {
-                    Some(b'"' | b'\'') => request.execute = Some(split_string(value).0),
-                    _ => fault = Some(Error::ExecuteNotString),
-                }
-            } else if name.is("arguments") {
+            let fault = if name == b"execute" {
+                request.execute = Some(split_string(value).0);
+                (kind != Some(&b'"')).then_some(Error::ExecuteNotString)
+            } else if name == b"arguments" {
                 request.arguments = value;
-                if kind != Some(&b'{') {
-                    fault = Some(Error::ArgumentsNotObject);
-                }
-            } else if name.is("id") {
+                (kind != Some(&b'{')).then_some(Error::ArgumentsNotObject)
+            } else if name == b"id" {
                 request.id = Some(value);
+                None
             } else {
-                fault = Some(Error::UnexpectedMember(name));
+                Some(Error::UnexpectedMember(name))
+            };
+            if request.fault.is_none() {
+                request.fault = fault;
             }
-            request.fault = request.fault.or(fault);
         }
         Ok(request)
     }
@@ -69,207 +67,112 @@ impl<'f> Arguments<'f> {
     /// A mandatory argument of QAPI type `int`: 64 bits, signed, and written as an integer.
     pub fn integer(&mut self, name: &'static str) -> Result<i64, Error<'f>> {
         let value = self.value(name).ok_or(Error::ParameterMissing(name))?;
-        parse_integer(value).ok_or(Error::ParameterType(name, "integer"))
+        number::integer(value).ok_or(Error::ParameterType(name, "integer"))
     }
 
     fn value(&mut self, name: &'static str) -> Option<&'f [u8]> {
         // More names than there is room for would show as an unexpected argument in the command's first test.
         let _ = self.asked.push(name);
-        members(self.object).find(|(key, _)| key.is(name)).map(|(_, value)| value)
+        members(self.object).find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
     }
 
     /// All arguments have been asked for: any other is one too many.
     pub fn finish(&self) -> Result<(), Error<'f>> {
-        match members(self.object).find(|(key, _)| !self.asked.iter().any(|name| key.is(name))) {
-            Some((key, _)) => Err(Error::UnexpectedParameter(key)),
-            None => Ok(()),
+        for (key, _) in members(self.object) {
+            if !self.asked.iter().any(|name| key == name.as_bytes()) {
+                return Err(Error::UnexpectedParameter(key));
+            }
         }
+        Ok(())
     }
 }
 
-/// `-` and digits, in the range of an `i64`. The grammar has been checked: a fraction or an exponent is what is left.
-fn parse_integer(value: &[u8]) -> Option<i64> {
-    let (negative, digits) = match value.split_first()? {
-        (b'-', digits) => (true, digits),
-        _ => (false, value),
-    };
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0i64, |number, &byte| {
-        let digit = i64::from(byte.checked_sub(b'0').filter(|digit| *digit < 10)?);
-        let number = number.checked_mul(10)?;
-        if negative { number.checked_sub(digit) } else { number.checked_add(digit) }
-    })
-}
-
-/// What the framer, which keeps no text in mind, could not see: duplicate keys in any object, and numbers that
-/// no double can hold.
-fn check(frame: &[u8]) -> Result<(), Syntax<'_>> {
+/// No object may have two members of the same name: what the framer, which remembers no names, could not see.
+fn check_keys(frame: &[u8]) -> Result<(), Error<'_>> {
     let mut rest = frame;
-    // Where what is in each open bracket begins, counted from the end of the frame.
-    let mut open: Vec<u32, { limits::DEPTH }> = Vec::new();
-    while let Some((&byte, behind)) = rest.split_first() {
-        match byte {
-            b'{' | b'[' => {
-                let inside = u32::try_from(behind.len()).map_err(|_| Syntax::TooLong(frame.len()))?;
-                open.push(inside).map_err(|_| Syntax::Depth)?;
-                rest = behind;
+    while let Some(byte) = rest.first() {
+        if *byte != b'"' {
+            rest = rest.get(1..).unwrap_or_default();
+            continue;
+        }
+        let (key, behind) = split_string(rest);
+        rest = behind;
+        if behind.first() != Some(&b':') {
+            continue;
+        }
+        // Each key is compared with those behind it.
+        let mut others = Members { rest: skip_value(behind) };
+        for count in 2usize.. {
+            match others.next() {
+                None => break,
+                Some((other, _)) if other == key => return Err(Error::Syntax(Damage::DuplicateKey, key)),
+                Some(_) if count > limits::MEMBERS => return Err(Error::Syntax(Damage::Members, key)),
+                Some(_) => {}
             }
-            b'}' | b']' => {
-                open.pop();
-                rest = behind;
-            }
-            b'"' | b'\'' => {
-                let (string, behind) = split_string(rest);
-                if let (Some(b':'), Some(&inside)) = (behind.first(), open.last()) {
-                    let start = usize::try_from(inside).map_or(0, |inside| frame.len().saturating_sub(inside));
-                    check_key(string, frame.get(start..).unwrap_or_default(), rest.len())?;
-                }
-                rest = behind;
-            }
-            b'-' | b'0'..=b'9' => {
-                let (number, behind) = split_number(rest);
-                if !is_in_range(number) {
-                    return Err(Syntax::NumberRange(number));
-                }
-                rest = behind;
-            }
-            _ => rest = behind,
         }
     }
     Ok(())
 }
 
-/// Is this key the first of its name among the members that begin here? It stands so many bytes before the end.
-fn check_key<'f>(key: Text<'_>, object: &'f [u8], from_end: usize) -> Result<(), Syntax<'f>> {
-    let mut before = Members { rest: object };
-    for count in 1.. {
-        if before.rest.len() <= from_end {
-            break;
-        }
-        if count >= limits::MEMBERS {
-            return Err(Syntax::Members);
-        }
-        match before.next() {
-            Some((other, _)) if other.same(key) => return Err(Syntax::DuplicateKey),
-            Some(_) => {}
-            None => break,
-        }
-    }
-    Ok(())
-}
-
-/// The members of an object: names and raw values.
+/// The members of an object: names and values.
 fn members(object: &[u8]) -> Members<'_> {
-    Members { rest: object.get(1..).unwrap_or_default() }
+    Members { rest: object }
 }
 
 struct Members<'f> {
-    /// From the key of the next member on; or what is behind the last one.
+    /// From the bracket or comma before the next member on.
     rest: &'f [u8],
 }
 
 impl<'f> Iterator for Members<'f> {
-    type Item = (Text<'f>, &'f [u8]);
+    type Item = (&'f [u8], &'f [u8]);
 
+    #[inline(never)]
     fn next(&mut self) -> Option<Self::Item> {
-        let (b'"' | b'\'') = self.rest.first()? else {
+        let [b'{' | b',', key @ ..] = self.rest else {
             return None;
         };
-        let (key, rest) = split_string(self.rest);
-        let (value, rest) = split_value(rest.get(1..).unwrap_or_default());
-        self.rest = rest.get(1..).unwrap_or_default();
-        if rest.first() == Some(&b'}') {
-            self.rest = &[];
+        if key.first() != Some(&b'"') {
+            return None;
         }
-        Some((key, value))
+        let (key, colon) = split_string(key);
+        let value = colon.get(1..)?;
+        self.rest = skip_value(colon);
+        Some((key, value.get(..value.len().wrapping_sub(self.rest.len()))?))
     }
 }
 
-/// The text of the string at the front, and what is behind its quote.
-pub(crate) fn split_string(bytes: &[u8]) -> (Text<'_>, &[u8]) {
-    let Some((&quote, text)) = bytes.split_first() else {
-        return (Text(&[]), &[]);
-    };
-    let mut rest = text;
-    loop {
-        let run = crate::text::plain_run(rest, quote);
-        rest = match rest.get(run..) {
-            Some([b'\\', _, rest @ ..]) => rest,
-            Some([byte, ..]) if *byte == quote => {
-                let len = text.len().saturating_sub(rest.len()).saturating_add(run);
-                let (text, rest) = text.split_at_checked(len).unwrap_or((text, &[]));
-                return (Text(text), rest.get(1..).unwrap_or_default());
-            }
-            Some([_, rest @ ..]) => rest,
-            _ => return (Text(text), &[]),
-        };
-    }
-}
-
-/// The number at the front, and what is behind it.
-fn split_number(bytes: &[u8]) -> (&[u8], &[u8]) {
-    let len = bytes.iter().take_while(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')).count();
-    bytes.split_at_checked(len).unwrap_or((bytes, &[]))
-}
-
-/// The value at the front, and what is behind it: a separator or a closing bracket.
-fn split_value(bytes: &[u8]) -> (&[u8], &[u8]) {
+/// The text of the string at the front, and what is behind it.
+#[inline(never)]
+pub(crate) fn split_string(bytes: &[u8]) -> (&[u8], &[u8]) {
     let mut rest = bytes;
+    while let [byte, behind @ ..] = rest {
+        if *byte == 0 {
+            let end = bytes.len().wrapping_sub(rest.len());
+            return (bytes.get(1..end).unwrap_or_default(), behind);
+        }
+        rest = behind;
+    }
+    (&[], &[])
+}
+
+/// What is behind the value that stands behind the first byte, a colon: a separator or a closing bracket.
+#[inline(never)]
+fn skip_value(bytes: &[u8]) -> &[u8] {
+    let mut rest = bytes.get(1..).unwrap_or_default();
     let mut depth = 0usize;
-    while let Some((&byte, behind)) = rest.split_first() {
+    while let [byte, behind @ ..] = rest {
         match byte {
-            b'"' | b'\'' => {
+            b'"' => {
                 rest = split_string(rest).1;
                 continue;
             }
-            b'{' | b'[' => depth = depth.saturating_add(1),
-            b'}' | b']' if depth == 0 => break,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b',' if depth == 0 => break,
+            b'{' | b'[' => depth = depth.wrapping_add(1),
+            b'}' | b']' | b',' if depth == 0 => break,
+            b'}' | b']' => depth = depth.wrapping_sub(1),
             _ => {}
         }
         rest = behind;
     }
-    bytes.split_at_checked(bytes.len().saturating_sub(rest.len())).unwrap_or((bytes, &[]))
-}
-
-/// Is the number one that a double can hold, that is, below 2^1024 − 2^970? From there on it would round to infinity.
-fn is_in_range(number: &[u8]) -> bool {
-    /// The first digits of that bound, which is 1.797…e308.
-    const BOUND: &[u8] = b"179769313486231580793";
-    /// The exponent of its first digit.
-    const BOUND_EXPONENT: i32 = 308;
-
-    if number.len() <= 300 && !number.iter().any(|byte| matches!(byte, b'e' | b'E')) {
-        return true;
-    }
-    let mantissa_len = number.iter().position(|byte| matches!(byte, b'e' | b'E')).unwrap_or(number.len());
-    let (mantissa, exponent) = number.split_at_checked(mantissa_len).unwrap_or((number, &[]));
-    let mut digits = mantissa.iter().copied().filter(u8::is_ascii_digit).skip_while(|digit| *digit == b'0').peekable();
-    if digits.peek().is_none() {
-        return true;
-    }
-    // The exponent of the first digit that is not zero: from where it stands, and what is written.
-    let mut first = exponent_value(exponent.get(1..).unwrap_or_default());
-    let point = mantissa.iter().position(|byte| *byte == b'.').unwrap_or(mantissa.len());
-    for (at, byte) in mantissa.iter().enumerate() {
-        if matches!(byte, b'1'..=b'9') {
-            let places = if at < point { point.saturating_sub(at).saturating_sub(1) } else { at.saturating_sub(point) };
-            let places = i32::try_from(places).unwrap_or(i32::MAX);
-            first = if at < point { first.saturating_add(places) } else { first.saturating_sub(places) };
-            break;
-        }
-    }
-    first < BOUND_EXPONENT
-        || first == BOUND_EXPONENT && digits.chain(core::iter::repeat(b'0')).take(BOUND.len()).lt(BOUND.iter().copied())
-}
-
-/// A written exponent, saturating.
-fn exponent_value(text: &[u8]) -> i32 {
-    let negative = text.first() == Some(&b'-');
-    let digits = text.iter().filter(|byte| byte.is_ascii_digit());
-    let value = digits.fold(0i32, |value, byte| value.saturating_mul(10).saturating_add(i32::from(byte & 0xF)));
-    if negative { value.saturating_neg() } else { value }
+    rest
 }

@@ -6,36 +6,10 @@ use serde::Serialize;
 
 use crate::guest::Statistics;
 
-/// `GuestAgentCommandInfo`
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) struct CommandInfo {
-    pub(crate) name: &'static str,
-    pub(crate) enabled: bool,
-    pub(crate) success_response: bool,
-}
-
-/// `GuestIpAddress`
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) struct IpAddress<'a> {
-    pub(crate) ip_address: &'a str,
-    pub(crate) ip_address_type: IpAddressType,
-    pub(crate) prefix: u8,
-}
-
-/// `GuestIpAddressType`
-#[derive(Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum IpAddressType {
-    Ipv4,
-    Ipv6,
-}
-
-/// `GuestNetworkInterfaceStat`
+/// `GuestNetworkInterfaceStat`, which is [`Statistics`] by other names.
 #[derive(Serialize)]
 #[serde(remote = "Statistics", rename_all = "kebab-case")]
-pub(crate) struct InterfaceStat {
+struct Stat {
     rx_bytes: u64,
     rx_packets: u64,
     rx_errs: u64,
@@ -49,4 +23,4 @@ pub(crate) struct InterfaceStat {
 /// Wraps [`Statistics`] so that it is written as `GuestNetworkInterfaceStat`.
 #[derive(Serialize)]
 #[serde(transparent)]
-pub(crate) struct AsInterfaceStat(#[serde(with = "InterfaceStat")] pub(crate) Statistics);
+pub(crate) struct NetworkInterfaceStat(#[serde(with = "Stat")] pub(crate) Statistics);

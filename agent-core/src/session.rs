@@ -2,7 +2,8 @@
 //!
 //! It neither reads nor sends: the caller moves the bytes and decides when a host has gone.
 
-use crate::agent::{Agent, Outcome};
+use crate::agent::{Agent, Outcome, Turn};
+use crate::error::Error;
 use crate::frame::{Framer, Scan};
 use crate::guest::{Guest, Job};
 use crate::reply::{Outbox, Spool, SpoolLost};
@@ -33,7 +34,8 @@ enum Stage {
 pub struct Session<'buf> {
     framer: Framer,
     frame: &'buf mut [u8],
-    outbox: Outbox<'buf>,
+    outbox: Outbox,
+    replies: &'buf mut [u8],
     stage: Stage,
 }
 
@@ -41,7 +43,7 @@ impl<'buf> Session<'buf> {
     /// A session at the start of a connection. The caller lends the memory for a request, whose size is that of the
     /// largest possible one, and for the replies before they need a spool: see [`crate::limits`].
     pub fn new(frame: &'buf mut [u8], replies: &'buf mut [u8]) -> Self {
-        Session { framer: Framer::new(), frame, outbox: Outbox::new(replies), stage: Stage::Reading }
+        Session { framer: Framer::new(), frame, outbox: Outbox::default(), replies, stage: Stage::Reading }
     }
 
     /// Consumes input and answers requests, until something has to be sent or waited for.
@@ -53,47 +55,44 @@ impl<'buf> Session<'buf> {
         input: &mut &[u8],
         spool: &mut S,
     ) -> Fed {
-        loop {
-            if !self.outbox.has_room() {
-                return Fed::Reply;
-            }
+        while self.outbox.has_room(self.replies) {
             let first = self.outbox.is_empty();
-            let outcome = match self.stage {
-                Stage::Reading => match self.framer.scan(self.frame, input) {
-                    Scan::NeedMore if first => return Fed::NeedMore,
-                    Scan::NeedMore => return Fed::Reply,
-                    Scan::Complete(frame) => agent.run(frame, self.outbox.reply(spool), first),
-                    Scan::Damaged(syntax) => {
-                        self.outbox.reply(spool).fail(syntax.into(), None);
-                        Outcome::Done
-                    }
-                },
+            let turn = match self.stage {
+                Stage::Parked(job) => Turn::Resumed(job),
                 Stage::Ready if !first => return Fed::Reply,
-                Stage::Ready => {
-                    let frame = self.frame.get(..self.framer.len()).unwrap_or_default();
-                    agent.run(frame, self.outbox.reply(spool), first)
-                }
-                Stage::Parked(job) => {
-                    let frame = self.frame.get(..self.framer.len()).unwrap_or_default();
-                    agent.resume(frame, job, self.outbox.reply(spool))
-                }
+                _ if first => Turn::First,
+                _ => Turn::Behind,
             };
-            self.stage = match outcome {
+            let mut reply = self.outbox.reply(self.replies, spool);
+            let frame = if self.stage == Stage::Reading {
+                match self.framer.scan(self.frame, input) {
+                    Scan::NeedMore => return if first { Fed::NeedMore } else { Fed::Reply },
+                    Scan::Complete(frame) => frame,
+                    Scan::Damaged(damage, token) => {
+                        reply.fail(Error::Syntax(damage, token), None);
+                        continue;
+                    }
+                }
+            } else {
+                self.frame.get(..self.framer.frame_len()).unwrap_or_default()
+            };
+            self.stage = match agent.answer(frame, turn, reply) {
                 Outcome::Done => Stage::Reading,
                 Outcome::Deferred => Stage::Ready,
-                Outcome::Parked(job) => Stage::Parked(job),
+                Outcome::Parked(job) => {
+                    self.stage = Stage::Parked(job);
+                    return Fed::Parked;
+                }
             };
-            if let Outcome::Parked(_) = outcome {
-                return Fed::Parked;
-            }
         }
+        Fed::Reply
     }
 
     /// What is to be sent next, until [`Session::advance`] says that it was; empty when all has been.
     ///
     /// After an error the connection has to be cut: a part of a reply is lost.
     pub fn pending<S: Spool>(&mut self, spool: &mut S) -> Result<&[u8], SpoolLost> {
-        self.outbox.pending(spool)
+        self.outbox.pending(self.replies, spool)
     }
 
     /// So many of the pending bytes have been sent.
@@ -109,7 +108,7 @@ impl<'buf> Session<'buf> {
     /// The lent memory, request and replies, while nothing in it is wanted any more.
     pub fn idle_memory(&mut self) -> Option<(&mut [u8], &mut [u8])> {
         let idle = self.stage == Stage::Reading && self.framer.is_clean() && self.outbox.is_empty();
-        idle.then_some((self.frame, self.outbox.memory()))
+        idle.then_some((self.frame, self.replies))
     }
 
     /// The host has gone, or another one has come: forgets the request in the making, what was not sent, and the
@@ -119,7 +118,7 @@ impl<'buf> Session<'buf> {
             agent.guest.abandon(job);
         }
         self.framer = Framer::new();
-        self.outbox.clear();
+        self.outbox = Outbox::default();
         self.stage = Stage::Reading;
     }
 }

@@ -1,12 +1,12 @@
-//! UTF-8 and the escapes of JSON strings. Knows nothing of requests and replies.
+//! UTF-8, byte by byte and character by character. Knows nothing of requests and replies.
 //!
 //! NUL is written as the two bytes C0 80 ("modified UTF-8"), as in the reference: so a string never holds a zero
 //! byte and can become a path without being cut short.
 
 /// What has to follow the first byte of a UTF-8 sequence (RFC 3629 section 4, and C0 80).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lead {
-    /// Number of bytes that follow: 1 to 3.
+    /// Number of bytes that follow: 1 to 3, or none if no sequence begins like this.
     pub(crate) more: u8,
     /// Lowest value of the next byte.
     pub(crate) low: u8,
@@ -14,32 +14,38 @@ pub(crate) struct Lead {
     pub(crate) high: u8,
 }
 
-/// What follows this byte, 0x80 or above; `None` if no sequence begins with it.
-pub(crate) const fn lead(byte: u8) -> Option<Lead> {
-    let (more, low, high) = match byte {
-        0xC0 => (1, 0x80, 0x80),
-        0xC2..=0xDF => (1, 0x80, 0xBF),
-        0xE0 => (2, 0xA0, 0xBF),
-        0xED => (2, 0x80, 0x9F),
-        0xE1..=0xEF => (2, 0x80, 0xBF),
-        0xF0 => (3, 0x90, 0xBF),
-        0xF1..=0xF3 => (3, 0x80, 0xBF),
-        0xF4 => (3, 0x80, 0x8F),
-        _ => return None,
+/// What follows this byte, 0x80 or above.
+pub(crate) fn lead(byte: u8) -> Lead {
+    let (mut low, mut high) = (0x80, 0xBF);
+    match byte {
+        0xC0 => high = 0x80,
+        0xE0 => low = 0xA0,
+        0xED => high = 0x9F,
+        0xF0 => low = 0x90,
+        0xF4 => high = 0x8F,
+        _ => {}
+    }
+    let more = match byte {
+        0xC0 | 0xC2..=0xDF => 1,
+        0xE0..=0xEF => 2,
+        0xF0..=0xF4 => 3,
+        _ => 0,
     };
-    Some(Lead { more, low, high })
+    Lead { more, low, high }
 }
 
-/// The first character of some bytes, and what comes behind it. `None` for a bad sequence, as long as it could
-/// have become a good one.
-pub(crate) fn first_char(bytes: &[u8]) -> Option<(Option<u32>, &[u8])> {
+/// The first character of some bytes, and what comes behind it. A bad sequence, as long as it could have become a
+/// good one, is U+FFFD.
+pub(crate) fn first_char(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    const BAD: u32 = 0xFFFD;
     let (&byte, mut rest) = bytes.split_first()?;
     if byte < 0x80 {
-        return Some((Some(u32::from(byte)), rest));
+        return Some((u32::from(byte), rest));
     }
-    let Some(Lead { more, mut low, mut high }) = lead(byte) else {
-        return Some((None, rest));
-    };
+    let Lead { more, mut low, mut high } = lead(byte);
+    if more == 0 {
+        return Some((BAD, rest));
+    }
     let mut code = u32::from(byte & (0x3F >> more));
     for _ in 0..more {
         match rest.split_first() {
@@ -47,180 +53,74 @@ pub(crate) fn first_char(bytes: &[u8]) -> Option<(Option<u32>, &[u8])> {
                 code = code << 6 | u32::from(next & 0x3F);
                 rest = behind;
             }
-            _ => return Some((None, rest)),
+            _ => return Some((BAD, rest)),
         }
         (low, high) = (0x80, 0xBF);
     }
-    Some((Some(code), rest))
+    Some((code, rest))
 }
 
-/// How many bytes at the front need no thought in a JSON string: printable ASCII but for `quote` and `\`.
+/// The UTF-8 bytes of one code point, and how many they are.
+pub(crate) fn encode(code: u32) -> ([u8; 4], usize) {
+    let more = |shift: u32| 0x80 | code >> shift & 0x3F;
+    let (word, len) = match code {
+        0 => (0xC080 << 16, 2),
+        ..=0x7F => (code << 24, 1),
+        ..=0x7FF => ((0xC0 | code >> 6) << 24 | more(0) << 16, 2),
+        ..=0xFFFF => ((0xE0 | code >> 12) << 24 | more(6) << 16 | more(0) << 8, 3),
+        _ => ((0xF0 | code >> 18) << 24 | more(12) << 16 | more(6) << 8 | more(0), 4),
+    };
+    (word.to_be_bytes(), len)
+}
+
+/// How many bytes at the front need no thought in a JSON string: ASCII from the blank on, but for `quote` and `\`.
 pub(crate) fn plain_run(bytes: &[u8], quote: u8) -> usize {
     // Eight bytes at a time; the highest bit of each byte of `stop` says that this byte is not plain. Borrows can
     // set bits behind the first true one, never before it.
     const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let spread = |byte: u8| u64::from(byte).wrapping_mul(ONES);
-    let (quotes, escapes, blanks) = (spread(quote), spread(b'\\'), spread(b' '));
+    const HIGH: u64 = ONES << 7;
+    let quotes = u64::from(quote).wrapping_mul(ONES);
+    let escapes = ONES.wrapping_mul(0x5C);
+    let blanks = ONES.wrapping_mul(0x20);
     let zero = |word: u64| word.wrapping_sub(ONES) & !word;
-    let (words, tail) = bytes.as_chunks::<8>();
     let mut run = 0usize;
-    for word in words {
+    while let Some(word) = bytes.get(run..).and_then(<[u8]>::first_chunk) {
         let word = u64::from_le_bytes(*word);
         let stop = (word | word.wrapping_sub(blanks) & !word | zero(word ^ quotes) | zero(word ^ escapes)) & HIGH;
         if stop != 0 {
-            return run.saturating_add(usize::from(leading_bytes(stop)));
+            break;
         }
-        run = run.saturating_add(8);
+        run = run.wrapping_add(8);
     }
-    let plain = |&&byte: &&u8| matches!(byte, b' '..=b'~' | 0x7F) && byte != quote && byte != b'\\';
-    run.saturating_add(tail.iter().take_while(plain).count())
+    while bytes.get(run).is_some_and(|byte| matches!(byte, b' '..0x80) && *byte != quote && *byte != b'\\') {
+        run = run.wrapping_add(1);
+    }
+    run
 }
 
-/// Zero bytes at the low end of a word that is not zero.
-fn leading_bytes(word: u64) -> u8 {
-    u8::try_from(word.trailing_zeros() / 8).unwrap_or(0)
-}
-
-/// The value of a hexadecimal digit.
-pub(crate) const fn hex(digit: u8) -> Option<u8> {
+/// The value of a hexadecimal digit; of anything else, more than 15.
+pub(crate) fn hex(digit: u8) -> u8 {
     match digit {
-        b'0'..=b'9' => Some(digit.wrapping_sub(b'0')),
-        b'a'..=b'f' => Some(digit.wrapping_sub(b'a' - 10)),
-        b'A'..=b'F' => Some(digit.wrapping_sub(b'A' - 10)),
-        _ => None,
-    }
-}
-
-/// Text of a request between two quotes, escapes and all, which the framer found good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Text<'f>(pub(crate) &'f [u8]);
-
-impl<'f> Text<'f> {
-    /// Does it say this, once its escapes are replaced?
-    pub(crate) fn is(self, other: &str) -> bool {
-        self.same(Text(other.as_bytes()))
-    }
-
-    /// Do both say the same, once their escapes are replaced?
-    pub(crate) fn same(self, other: Text<'_>) -> bool {
-        self.0 == other.0 || (self.0.contains(&b'\\') || other.0.contains(&b'\\')) && self.bytes().eq(other.bytes())
-    }
-
-    /// The text without escapes, in (modified) UTF-8.
-    pub(crate) fn bytes(self) -> impl Iterator<Item = u8> + 'f {
-        let mut raw = self.0;
-        let mut ahead = Encoded::default();
-        core::iter::from_fn(move || {
-            if let Some(byte) = ahead.next() {
-                return Some(byte);
-            }
-            let (&byte, rest) = raw.split_first()?;
-            raw = rest;
-            if byte != b'\\' {
-                return Some(byte);
-            }
-            let (&escape, rest) = raw.split_first()?;
-            raw = rest;
-            Some(match escape {
-                b'b' => 0x08,
-                b'f' => 0x0C,
-                b'n' => b'\n',
-                b'r' => b'\r',
-                b't' => b'\t',
-                b'u' => {
-                    ahead = Encoded::new(code_point(&mut raw));
-                    ahead.next()?
-                }
-                other => other,
-            })
-        })
-    }
-}
-
-/// The code point behind `\u`, which may go on with the second half of a surrogate pair.
-fn code_point(raw: &mut &[u8]) -> u32 {
-    let first = four_digits(raw);
-    if first & 0xFC00 != 0xD800 {
-        return first;
-    }
-    *raw = raw.get(2..).unwrap_or_default();
-    0x1_0000u32.wrapping_add((first & 0x3FF) << 10 | four_digits(raw) & 0x3FF)
-}
-
-/// The value of the next four bytes as hexadecimal digits.
-fn four_digits(raw: &mut &[u8]) -> u32 {
-    let Some((digits, rest)) = raw.split_at_checked(4) else {
-        return 0;
-    };
-    *raw = rest;
-    digits.iter().fold(0, |code, &digit| code << 4 | u32::from(hex(digit).unwrap_or(0)))
-}
-
-/// The UTF-8 bytes of one code point, the first in the lowest byte. None of them is zero.
-#[derive(Clone, Copy, Default)]
-struct Encoded(u32);
-
-impl Encoded {
-    fn new(code: u32) -> Self {
-        let more = |shift: u32| 0x80 | code >> shift & 0x3F;
-        Encoded(match code {
-            0 => 0x80C0,
-            1..=0x7F => code,
-            0x80..=0x7FF => 0xC0 | code >> 6 | more(0) << 8,
-            0x800..=0xFFFF => 0xE0 | code >> 12 | more(6) << 8 | more(0) << 16,
-            _ => 0xF0 | code >> 18 & 7 | more(12) << 8 | more(6) << 16 | more(0) << 24,
-        })
-    }
-
-    fn next(&mut self) -> Option<u8> {
-        let [byte, ..] = self.0.to_le_bytes();
-        self.0 >>= 8;
-        (byte != 0).then_some(byte)
+        b'0'..=b'9' => digit.wrapping_sub(b'0'),
+        _ => match digit | 0x20 {
+            letter @ b'a'..=b'f' => letter.wrapping_sub(b'a' - 10),
+            _ => u8::MAX,
+        },
     }
 }
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
     use super::*;
-    use std::vec::Vec;
-
-    fn decoded(raw: &str) -> Vec<u8> {
-        Text(raw.as_bytes()).bytes().collect()
-    }
 
     #[test]
-    fn escapes_become_the_bytes_they_stand_for() {
-        for (raw, want) in [
-            (r#"a\"\\\/\b\f\n\r\t\'z"#, "a\"\\/\u{8}\u{c}\n\r\t'z"),
-            (r"\u0065xecute", "execute"),
-            (r"gu\u00E9st", "guést"),
-            (r"\ud83d\ude00!", "😀!"),
-            (r"\udbff\udfff", "\u{10FFFF}"),
-            (r"\uffff", "\u{FFFF}"),
-        ] {
-            assert_eq!(decoded(raw), want.as_bytes(), "{raw}");
-        }
-        assert_eq!(decoded(r"a\u0000b"), b"a\xC0\x80b");
-    }
-
-    #[test]
-    fn texts_are_the_same_however_they_are_written() {
-        assert!(Text(br"gu\u0065st").same(Text(br"\u0067uest")));
-        assert!(Text(br"\u0000").same(Text(b"\xC0\x80")));
-        assert!(!Text(b"guest").same(Text(b"guests")));
-        assert!(!Text(br"\u0067").same(Text(b"u0067")));
-    }
-
-    #[test]
-    fn utf8_is_read_as_the_standard_library_reads_it() {
+    fn utf8_is_read_and_written_as_the_standard_library_does() {
         for code in (0..=0x10_FFFF).filter_map(char::from_u32).filter(|&c| c != '\0') {
             let mut buffer = [0; 4];
             let bytes = code.encode_utf8(&mut buffer).as_bytes();
-            assert_eq!(first_char(bytes), Some((Some(u32::from(code)), &[][..])));
-            let mut encoded = Encoded::new(u32::from(code));
-            assert!(core::iter::from_fn(|| encoded.next()).eq(bytes.iter().copied()), "{code:?}");
+            assert_eq!(first_char(bytes), Some((u32::from(code), &[][..])));
+            let (ours, len) = encode(u32::from(code));
+            assert_eq!(&ours[..len], bytes, "{code:?}");
         }
         for three in 0..=0xFF_FFFFu32 {
             let [a, b, c, _] = three.to_le_bytes();
@@ -228,12 +128,18 @@ mod tests {
                 continue; // ASCII, C0 80, and every two-byte sequence once
             }
             let bytes = [a, b, c];
-            let ours = first_char(&bytes).and_then(|(code, rest)| Some((code?, 3 - rest.len())));
-            let chunk = bytes.utf8_chunks().next().unwrap().valid().chars().next();
-            assert_eq!(ours, chunk.map(|c| (u32::from(c), c.len_utf8())), "{bytes:02x?}");
+            let ours = first_char(&bytes).filter(|(code, _)| *code != 0xFFFD).map(|(code, _)| code);
+            let theirs = bytes.utf8_chunks().next().unwrap().valid().chars().next();
+            assert_eq!(ours, theirs.map(u32::from).filter(|code| *code != 0xFFFD), "{bytes:02x?}");
         }
-        assert_eq!(first_char(b"\xC0\x80x"), Some((Some(0), &b"x"[..])));
-        assert_eq!(first_char(b"\xE2\x82\""), Some((None, &b"\""[..])));
+    }
+
+    #[test]
+    fn nul_is_two_bytes_and_a_bad_sequence_is_one_character() {
+        assert_eq!(encode(0), ([0xC0, 0x80, 0, 0], 2));
+        assert_eq!(first_char(b"\xC0\x80x"), Some((0, &b"x"[..])));
+        assert_eq!(first_char(b"\xE2\x82\""), Some((0xFFFD, &b"\""[..])));
+        assert_eq!(first_char(b"\xC0\xAFx"), Some((0xFFFD, &b"\xAFx"[..])));
     }
 
     #[test]
@@ -247,5 +153,13 @@ mod tests {
         }
         assert_eq!(plain_run(b"it's \x7F fine: \"", b'"'), 13);
         assert_eq!(plain_run(b"it's", b'\''), 2);
+    }
+
+    #[test]
+    fn hexadecimal_digits_have_their_value_and_nothing_else_has_one() {
+        for byte in 0..=u8::MAX {
+            let value = char::from(byte).to_digit(16);
+            assert_eq!(Some(u32::from(hex(byte))).filter(|value| *value < 16), value);
+        }
     }
 }

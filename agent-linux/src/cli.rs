@@ -10,24 +10,22 @@ use agent_core::limits::{REQUEST_BYTES, REQUEST_BYTES_MIN};
 use heapless::Vec;
 
 use crate::memory::CHANNELS;
+use crate::sys;
 
 /// The text of `--help`.
 pub const HELP: &str = concat!(
     "Usage: nanoga [-m METHOD] [-p PATH] [OPTION]...\n",
     "Answers the QEMU guest agent protocol.\n",
     "\n",
-    "  -m, --method METHOD   the channel: virtio-serial (default), isa-serial or unix-listen;\n",
-    "                        give it again, with its own -p, for one more channel (at most 4)\n",
-    "  -p, --path PATH       the device, port name or socket of the channel named last; by default\n",
-    "                          virtio-serial  /dev/virtio-ports/org.qemu.guest_agent.0\n",
-    "                          isa-serial     /dev/ttyS0\n",
-    "  -t, --statedir DIR    where state is kept; no command of this version keeps any\n",
-    "      --max-request N   refuse requests of more than N bytes (1024 to 262144, the default)\n",
-    "  -v, --verbose         say on standard error what happens to the channels\n",
-    "  -V, --version         print the version and exit\n",
-    "  -h, --help            print this and exit\n",
-    "\n",
-    "It stays in the foreground. SIGTERM and SIGINT end it with status 0; what it cannot begin with ends it with 1.\n",
+    "  -m, --method METHOD  the channel: virtio-serial (default), isa-serial or unix-listen;\n",
+    "                       again, with its own -p, for one more channel (at most 4)\n",
+    "  -p, --path PATH      its device, port name or socket; by default\n",
+    "                       /dev/virtio-ports/org.qemu.guest_agent.0 or /dev/ttyS0\n",
+    "  -t, --statedir DIR   accepted; this version keeps no state\n",
+    "      --max-request N  longest request in bytes, 1024 to 262144 (default)\n",
+    "  -v, --verbose        report on standard error what happens to the channels\n",
+    "  -V, --version        print the version\n",
+    "  -h, --help           print this\n",
 );
 
 /// What a channel is made of.
@@ -42,21 +40,12 @@ pub enum Method {
 }
 
 impl Method {
-    /// As on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Method::VirtioSerial => "virtio-serial",
-            Method::IsaSerial => "isa-serial",
-            Method::UnixListen => "unix-listen",
-        }
-    }
-
-    /// Where it is, unless said otherwise.
-    fn default_path(self) -> Option<&'static CStr> {
-        match self {
-            Method::VirtioSerial => Some(c"/dev/virtio-ports/org.qemu.guest_agent.0"),
-            Method::IsaSerial => Some(c"/dev/ttyS0"),
-            Method::UnixListen => None,
+    fn from_name(name: &'static CStr) -> Result<Self, Error> {
+        match name.to_bytes() {
+            b"virtio-serial" => Ok(Method::VirtioSerial),
+            b"isa-serial" => Ok(Method::IsaSerial),
+            b"unix-listen" => Ok(Method::UnixListen),
+            name => Err(Error("unknown method '", name, "': it must be virtio-serial, isa-serial or unix-listen")),
         }
     }
 }
@@ -92,215 +81,116 @@ pub struct Options {
     pub max_request: usize,
 }
 
-/// What is wrong with the command line; the word that is.
+/// What is wrong with the command line: a sentence with a word of the command line in its middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Error {
-    /// There is no such option.
-    Unknown(&'static [u8]),
-    /// The option needs a value.
-    MissingValue(&'static [u8]),
-    /// The option takes no value.
-    UnwantedValue(&'static [u8]),
-    /// A word that belongs to no option.
-    Unexpected(&'static [u8]),
-    /// There is no such method.
-    UnknownMethod(&'static [u8]),
-    /// Not a number, or not one in the range.
-    MaxRequest(&'static [u8]),
-    /// This method has no default path.
-    NoPath(Method),
-    /// More channels than [`CHANNELS`].
-    TooManyChannels,
-}
+pub struct Error(pub &'static str, pub &'static [u8], pub &'static str);
 
-impl Error {
-    /// What to say about it: three parts of a sentence.
-    pub fn describe(&self) -> [&[u8]; 3] {
-        match *self {
-            Error::Unknown(word) => [b"unknown option '", word, b"', try 'nanoga --help'"],
-            Error::MissingValue(word) => [b"option '", word, b"' needs a value, try 'nanoga --help'"],
-            Error::UnwantedValue(word) => [b"option '", word, b"' takes no value"],
-            Error::Unexpected(word) => [b"unexpected argument '", word, b"', try 'nanoga --help'"],
-            Error::UnknownMethod(word) => {
-                [b"unknown method '", word, b"': it must be virtio-serial, isa-serial or unix-listen"]
-            }
-            Error::MaxRequest(word) => [b"--max-request must be a number from 1024 to 262144, not '", word, b"'"],
-            Error::NoPath(method) => [b"method ", method.name().as_bytes(), b" needs a path: -p PATH"],
-            Error::TooManyChannels => [b"too many channels", b": ", b"at most 4"],
-        }
-    }
-}
+/// Letter (0 if there is none), name, and whether a value follows. The order is that of the numbers below.
+const OPTIONS: [(u8, &str, bool); 7] = [
+    (b'm', "method", true),
+    (b'p', "path", true),
+    (b't', "statedir", true),
+    (0, "max-request", true),
+    (b'v', "verbose", false),
+    (b'V', "version", false),
+    (b'h', "help", false),
+];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flag {
-    Method,
-    Path,
-    StateDir,
-    MaxRequest,
-    Verbose,
-    Version,
-    Help,
-}
+const METHOD: usize = 0;
+const PATH: usize = 1;
+const STATEDIR: usize = 2;
+const MAX_REQUEST: usize = 3;
+const VERBOSE: usize = 4;
+const VERSION: usize = 5;
 
-impl Flag {
-    fn from_short(letter: u8) -> Option<Self> {
-        Some(match letter {
-            b'm' => Flag::Method,
-            b'p' => Flag::Path,
-            b't' => Flag::StateDir,
-            b'v' => Flag::Verbose,
-            b'V' => Flag::Version,
-            b'h' => Flag::Help,
-            _ => return None,
-        })
-    }
-
-    fn from_long(name: &[u8]) -> Option<Self> {
-        Some(match name {
-            b"method" => Flag::Method,
-            b"path" => Flag::Path,
-            b"statedir" => Flag::StateDir,
-            b"max-request" => Flag::MaxRequest,
-            b"verbose" => Flag::Verbose,
-            b"version" => Flag::Version,
-            b"help" => Flag::Help,
-            _ => return None,
-        })
-    }
-
-    fn has_value(self) -> bool {
-        matches!(self, Flag::Method | Flag::Path | Flag::StateDir | Flag::MaxRequest)
-    }
-}
+const TRY_HELP: &str = "', try 'nanoga --help' for more information";
 
 /// Reads the words behind the program's name.
-pub fn parse(words: impl Iterator<Item = &'static CStr>) -> Result<Request, Error> {
-    let mut words = words;
-    let mut parser = Parser { channels: Vec::new(), path: None, verbose: false, max_request: REQUEST_BYTES };
+pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>) -> Result<Request, Error> {
+    let mut options = Options { channels: Vec::new(), verbose: false, max_request: REQUEST_BYTES };
+    // A path before the first method.
+    let mut first_path = c"";
     while let Some(word) = words.next() {
-        let stop = match word.to_bytes() {
-            b"--" => match words.next() {
-                Some(word) => return Err(Error::Unexpected(word.to_bytes())),
-                None => break,
-            },
-            [b'-', b'-', long @ ..] => parser.long(word, long, &mut words)?,
-            [b'-', _, ..] => parser.short(word, &mut words)?,
-            other => return Err(Error::Unexpected(other)),
-        };
-        if let Some(request) = stop {
-            return Ok(request);
-        }
-    }
-    parser.finish().map(Request::Serve)
-}
-
-struct Parser {
-    /// Each method, and its path if there was one.
-    channels: Vec<(Method, Option<&'static CStr>), CHANNELS>,
-    /// A path before the first method.
-    path: Option<&'static CStr>,
-    verbose: bool,
-    max_request: usize,
-}
-
-impl Parser {
-    fn long(
-        &mut self,
-        word: &'static CStr,
-        long: &'static [u8],
-        words: &mut impl Iterator<Item = &'static CStr>,
-    ) -> Result<Option<Request>, Error> {
-        let name_len = long.iter().position(|byte| *byte == b'=').unwrap_or(long.len());
-        let flag = long.get(..name_len).and_then(Flag::from_long).ok_or(Error::Unknown(word.to_bytes()))?;
-        let glued = name_len < long.len();
-        let value = match (flag.has_value(), glued) {
-            (true, true) => tail(word, name_len.saturating_add(3)),
-            (true, false) => Some(words.next().ok_or(Error::MissingValue(word.to_bytes()))?),
-            (false, true) => return Err(Error::UnwantedValue(word.to_bytes())),
-            (false, false) => None,
-        };
-        self.apply(flag, value)
-    }
-
-    fn short(
-        &mut self,
-        word: &'static CStr,
-        words: &mut impl Iterator<Item = &'static CStr>,
-    ) -> Result<Option<Request>, Error> {
+        let text = word.to_bytes();
         let mut at = 1usize;
-        while let Some(&letter) = word.to_bytes().get(at) {
-            at = at.saturating_add(1);
-            let flag = Flag::from_short(letter).ok_or(Error::Unknown(word.to_bytes()))?;
-            if flag.has_value() {
-                let value = match tail(word, at) {
-                    Some(value) if !value.is_empty() => value,
-                    _ => words.next().ok_or(Error::MissingValue(word.to_bytes()))?,
-                };
-                return self.apply(flag, Some(value));
+        while at < text.len() || text == b"-" {
+            let (option, end) = match text {
+                [b'-', b'-', name @ ..] => {
+                    let end = name.iter().position(|byte| *byte == b'=').unwrap_or(name.len());
+                    let name = name.get(..end).unwrap_or_default();
+                    (OPTIONS.iter().position(|option| option.1.as_bytes() == name), end.wrapping_add(2))
+                }
+                [b'-', _, ..] => {
+                    let letter = text.get(at).copied().unwrap_or_default();
+                    (OPTIONS.iter().position(|option| option.0 == letter), at.wrapping_add(1))
+                }
+                _ => return Err(Error("unexpected argument '", text, TRY_HELP)),
+            };
+            let Some(option) = option else {
+                return Err(Error("unknown option '", text, TRY_HELP));
+            };
+            let is_long = text.starts_with(b"--");
+            let mut value = c"";
+            at = end;
+            if option < VERBOSE {
+                at = text.len();
+                // Behind the letter, behind `=`, or in the next word.
+                value = sys::tail(word, end.wrapping_add(usize::from(is_long)));
+                if end == text.len() {
+                    value = words.next().ok_or(Error("option '", text, "' needs a value, try 'nanoga --help'"))?;
+                }
+            } else if is_long && end < text.len() {
+                return Err(Error("option '", text, "' takes no value"));
             }
-            if let Some(request) = self.apply(flag, None)? {
-                return Ok(Some(request));
+            match option {
+                METHOD => {
+                    let place = Place { method: Method::from_name(value)?, path: first_path };
+                    first_path = c"";
+                    options.channels.push(place).map_err(|_| Error("too many channels: '", text, "'"))?;
+                }
+                PATH => *options.channels.last_mut().map_or(&mut first_path, |place| &mut place.path) = value,
+                // Accepted, so that a unit file for qemu-ga works; there is nothing to keep yet.
+                STATEDIR => {}
+                MAX_REQUEST => {
+                    let number = parse_number(value.to_bytes());
+                    if !(REQUEST_BYTES_MIN..=REQUEST_BYTES).contains(&number) {
+                        let rule = "--max-request must be a number from 1024 to 262144, not '";
+                        return Err(Error(rule, value.to_bytes(), "'"));
+                    }
+                    options.max_request = number;
+                }
+                VERBOSE => options.verbose = true,
+                VERSION => return Ok(Request::Version),
+                _ => return Ok(Request::Help),
             }
         }
-        Ok(None)
     }
-
-    /// Does what an option says. Some of them end it all.
-    fn apply(&mut self, flag: Flag, value: Option<&'static CStr>) -> Result<Option<Request>, Error> {
-        let value = value.unwrap_or_default();
-        match flag {
-            Flag::Help => return Ok(Some(Request::Help)),
-            Flag::Version => return Ok(Some(Request::Version)),
-            Flag::Verbose => self.verbose = true,
-            // Accepted, so that a unit file for qemu-ga works; there is nothing to keep yet.
-            Flag::StateDir => {}
-            Flag::Path => match self.channels.last_mut() {
-                Some((_, path)) => *path = Some(value),
-                None => self.path = Some(value),
-            },
-            Flag::Method => {
-                let method = [Method::VirtioSerial, Method::IsaSerial, Method::UnixListen]
-                    .into_iter()
-                    .find(|method| method.name().as_bytes() == value.to_bytes())
-                    .ok_or(Error::UnknownMethod(value.to_bytes()))?;
-                self.channels.push((method, self.path.take())).map_err(|_| Error::TooManyChannels)?;
-            }
-            Flag::MaxRequest => {
-                let number = parse_number(value.to_bytes());
-                let range = REQUEST_BYTES_MIN..=REQUEST_BYTES;
-                self.max_request =
-                    number.filter(|number| range.contains(number)).ok_or(Error::MaxRequest(value.to_bytes()))?;
-            }
-        }
-        Ok(None)
+    if options.channels.is_empty() {
+        let _ = options.channels.push(Place { method: Method::VirtioSerial, path: first_path });
     }
-
-    fn finish(mut self) -> Result<Options, Error> {
-        if self.channels.is_empty() {
-            let _ = self.channels.push((Method::VirtioSerial, self.path));
+    for place in &mut options.channels {
+        if place.path.is_empty() {
+            place.path = match place.method {
+                Method::VirtioSerial => c"/dev/virtio-ports/org.qemu.guest_agent.0",
+                Method::IsaSerial => c"/dev/ttyS0",
+                Method::UnixListen => return Err(Error("method '", b"unix-listen", "' needs a path: -p PATH")),
+            };
         }
-        let mut channels = Vec::new();
-        for (method, path) in self.channels {
-            let path = path.or(method.default_path()).ok_or(Error::NoPath(method))?;
-            let _ = channels.push(Place { method, path });
-        }
-        Ok(Options { channels, verbose: self.verbose, max_request: self.max_request })
     }
+    Ok(Request::Serve(options))
 }
 
-/// A word without its first bytes.
-fn tail(word: &'static CStr, from: usize) -> Option<&'static CStr> {
-    CStr::from_bytes_with_nul(word.to_bytes_with_nul().get(from..)?).ok()
-}
-
-fn parse_number(digits: &[u8]) -> Option<usize> {
-    if digits.is_empty() {
-        return None;
+/// The number, or 0 if it is none or too large.
+fn parse_number(digits: &[u8]) -> usize {
+    let mut number = 0usize;
+    for byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 || number > REQUEST_BYTES {
+            return 0;
+        }
+        number = number.wrapping_mul(10).wrapping_add(usize::from(digit));
     }
-    digits.iter().try_fold(0usize, |number, byte| {
-        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        number.checked_mul(10)?.checked_add(usize::from(digit))
-    })
+    number
 }
 
 #[cfg(test)]
@@ -308,7 +198,7 @@ mod tests {
     use super::*;
 
     fn serve(words: &[&'static CStr]) -> Options {
-        match parse(words.iter().copied()) {
+        match parse(&mut words.iter().copied()) {
             Ok(Request::Serve(options)) => options,
             other => panic!("{words:?}: {other:?}"),
         }
@@ -342,8 +232,8 @@ mod tests {
         }
         assert!(serve(&[c"-v"]).verbose);
         assert_eq!(serve(&[c"--max-request=1024"]).max_request, 1024);
-        assert_eq!(parse([c"-V"].into_iter()), Ok(Request::Version));
-        assert_eq!(parse([c"--help", c"--nonsense"].into_iter()), Ok(Request::Help));
+        assert_eq!(parse(&mut [c"-V"].into_iter()), Ok(Request::Version));
+        assert_eq!(parse(&mut [c"--help", c"--nonsense"].into_iter()), Ok(Request::Help));
     }
 
     #[test]
@@ -361,21 +251,26 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (words, want) in [
-            (&[c"--frobnicate"][..], Error::Unknown(b"--frobnicate")),
-            (&[c"-vx"], Error::Unknown(b"-vx")),
-            (&[c"-m"], Error::MissingValue(b"-m")),
-            (&[c"--path"], Error::MissingValue(b"--path")),
-            (&[c"--verbose=yes"], Error::UnwantedValue(b"--verbose=yes")),
-            (&[c"stray"], Error::Unexpected(b"stray")),
-            (&[c"-"], Error::Unexpected(b"-")),
-            (&[c"-m", c"carrier-pigeon"], Error::UnknownMethod(b"carrier-pigeon")),
-            (&[c"-m", c"unix-listen"], Error::NoPath(Method::UnixListen)),
-            (&[c"--max-request", c"1023"], Error::MaxRequest(b"1023")),
-            (&[c"--max-request=262145"], Error::MaxRequest(b"262145")),
-            (&[c"--max-request="], Error::MaxRequest(b"")),
-            (&[c"-misa-serial"; 5], Error::TooManyChannels),
+            (&[c"--frobnicate"][..], "unknown option '--frobnicate', try 'nanoga --help' for more information"),
+            (&[c"-vx"], "unknown option '-vx', try 'nanoga --help' for more information"),
+            (&[c"-m"], "option '-m' needs a value, try 'nanoga --help'"),
+            (&[c"--path"], "option '--path' needs a value, try 'nanoga --help'"),
+            (&[c"--verbose=yes"], "option '--verbose=yes' takes no value"),
+            (&[c"stray"], "unexpected argument 'stray', try 'nanoga --help' for more information"),
+            (&[c"-"], "unexpected argument '-', try 'nanoga --help' for more information"),
+            (&[c"-m", c"pigeon"], "unknown method 'pigeon': it must be virtio-serial, isa-serial or unix-listen"),
+            (&[c"-m", c"unix-listen"], "method 'unix-listen' needs a path: -p PATH"),
+            (&[c"--max-request", c"1023"], "--max-request must be a number from 1024 to 262144, not '1023'"),
+            (&[c"--max-request=262145"], "--max-request must be a number from 1024 to 262144, not '262145'"),
+            (
+                &[c"--max-request=99999999999999999999"],
+                "--max-request must be a number from 1024 to 262144, not '99999999999999999999'",
+            ),
+            (&[c"--max-request="], "--max-request must be a number from 1024 to 262144, not ''"),
+            (&[c"-misa-serial"; 5], "too many channels: '-misa-serial'"),
         ] {
-            assert_eq!(parse(words.iter().copied()), Err(want), "{words:?}");
+            let Err(Error(before, word, after)) = parse(&mut words.iter().copied()) else { panic!("{words:?}") };
+            assert_eq!(std::format!("{before}{}{after}", str::from_utf8(word).unwrap()), want);
         }
     }
 }

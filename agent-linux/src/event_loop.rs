@@ -1,22 +1,20 @@
 //! The loop: one thread, one `epoll(7)`, woken by channels, signals and nothing else.
 
+use core::mem::MaybeUninit;
+
 use agent_core::Agent;
 use agent_core::guest::Errno;
-use core::mem::MaybeUninit;
 use heapless::Vec;
 use linux_raw_sys::general as kernel;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::Timespec;
-use rustix::fd::OwnedFd;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::read;
 
-use crate::channel::Channel;
+use crate::channel::{Channel, NEVER};
 use crate::guest::LinuxGuest;
 use crate::memory::CHANNELS;
 use crate::sys::{self, SignalSet};
-
-/// The token of the signals; channels have their number.
-const SIGNALS: u64 = u64::MAX;
 
 /// The signals that are waited for. SIGPIPE is only blocked: a write says the same by its error.
 const HANDLED: SignalSet = SignalSet::EMPTY.with(kernel::SIGTERM).with(kernel::SIGINT).with(kernel::SIGCHLD);
@@ -35,36 +33,51 @@ impl EventLoop {
         sys::block_only(HANDLED.with(kernel::SIGPIPE));
         let signals = sys::signalfd(HANDLED)?;
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(sys::errno)?;
-        epoll::add(&epoll, &signals, EventData::new_u64(SIGNALS), EventFlags::IN).map_err(sys::errno)?;
+        // Channels have their number for a token, and so do the signals: one that no channel has.
+        epoll::add(&epoll, &signals, EventData::new_u64(u64::MAX), EventFlags::IN).map_err(sys::errno)?;
         Ok(EventLoop { epoll, signals, agent, channels })
     }
 
     /// Serves the channels. Returns when a signal says so.
-    pub fn run(mut self) -> Result<(), Errno> {
+    pub fn run(&mut self) -> Result<(), Errno> {
         let mut space = [MaybeUninit::<Event>::uninit(); CHANNELS + 1];
         loop {
+            let mut deadline_ms = NEVER;
             for channel in &mut self.channels {
-                channel.arm(&self.epoll).map_err(sys::errno)?;
+                channel.arm(self.epoll.as_fd()).map_err(sys::errno)?;
+                deadline_ms = deadline_ms.min(channel.deadline_ms());
             }
-            let timeout = self.timeout();
-            let events: &[Event] = match epoll::wait(&self.epoll, &mut space, timeout.as_ref()) {
-                Ok((events, _)) => events,
+            let mut wait = Timespec { tv_sec: 0, tv_nsec: 0 };
+            let mut timeout = None;
+            if deadline_ms != NEVER {
+                let wait_ms = deadline_ms.saturating_sub(sys::monotonic_ms()).min(10_000);
+                wait.tv_sec = i64::try_from(wait_ms / 1000).unwrap_or(0);
+                wait.tv_nsec = i64::try_from(wait_ms % 1000).unwrap_or(0).wrapping_mul(1_000_000);
+                timeout = Some(&wait);
+            }
+            let events = match epoll::wait(&self.epoll, &mut space, timeout) {
+                Ok((events, _)) => &*events,
                 Err(rustix::io::Errno::INTR) => &[],
                 Err(error) => return Err(sys::errno(error)),
             };
             for event in events {
                 // The structure is packed.
                 let Event { flags, data } = *event;
-                if data.u64() == SIGNALS {
-                    if self.signalled() {
-                        return Ok(());
-                    }
-                } else if let Some(channel) = usize::try_from(data.u64()).ok().and_then(|at| self.channels.get_mut(at))
-                {
-                    channel.handle(flags, &mut self.agent, &self.epoll);
+                let token = usize::try_from(data.u64()).unwrap_or(usize::MAX);
+                if let Some(channel) = self.channels.get_mut(token) {
+                    channel.handle(flags, &mut self.agent, self.epoll.as_fd());
+                } else if self.signalled() {
+                    return Ok(());
                 }
             }
-            self.tick();
+            if deadline_ms != NEVER {
+                let now_ms = sys::monotonic_ms();
+                for channel in &mut self.channels {
+                    if channel.deadline_ms() <= now_ms {
+                        channel.tick(&mut self.agent);
+                    }
+                }
+            }
         }
     }
 
@@ -77,30 +90,11 @@ impl EventLoop {
             if u32::from_ne_bytes([a, b, c, d]) != kernel::SIGCHLD {
                 return true;
             }
-            self.agent.guest.reap();
-            for channel in &mut self.channels {
-                channel.wake(&mut self.agent);
-            }
+        }
+        self.agent.guest.reap();
+        for channel in &mut self.channels {
+            channel.wake(&mut self.agent);
         }
         false
-    }
-
-    fn tick(&mut self) {
-        if self.channels.iter().all(|channel| channel.deadline_ms().is_none()) {
-            return;
-        }
-        let now = sys::monotonic_ms();
-        for channel in &mut self.channels {
-            if channel.deadline_ms().is_some_and(|deadline| deadline <= now) {
-                channel.tick(&mut self.agent);
-            }
-        }
-    }
-
-    /// How long nothing may happen until a deadline passes.
-    fn timeout(&self) -> Option<Timespec> {
-        let deadline = self.channels.iter().filter_map(Channel::deadline_ms).min()?;
-        let wait_ms = i64::try_from(deadline.saturating_sub(sys::monotonic_ms())).unwrap_or(0);
-        Some(Timespec { tv_sec: wait_ms / 1000, tv_nsec: (wait_ms % 1000).saturating_mul(1_000_000) })
     }
 }

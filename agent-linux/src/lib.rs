@@ -37,48 +37,50 @@ use agent_core::{Agent, VERSION};
 use heapless::Vec;
 
 use channel::Channel;
-use cli::{Options, Request};
+use cli::{Error, Options, Request};
 use event_loop::EventLoop;
 use guest::LinuxGuest;
-use log::Log;
+use log::say;
 use memory::Memory;
 use sys::Strings;
 
 /// Runs the agent until it is told to end; the result is the exit status of the process.
-pub fn run(arguments: Strings<'static>, memory: &'static mut Memory) -> u8 {
+pub fn run(mut arguments: Strings<'static>, memory: &'static mut Memory) -> u8 {
     sys::keep_standard_descriptors();
-    let done = match cli::parse(arguments.skip(1)) {
-        Ok(Request::Help) => print(&[cli::HELP]),
-        Ok(Request::Version) => print(&["nanoga (QEMU Guest Agent) ", VERSION, "\n"]),
-        Ok(Request::Serve(options)) => serve(options, memory),
-        Err(error) => {
-            Log { verbose: false }.error(&error.describe());
-            Err(())
+    arguments.next();
+    match cli::parse(&mut arguments) {
+        Ok(Request::Serve(options)) => return serve(&options, memory),
+        Ok(Request::Help) => sys::print(1, cli::HELP.as_bytes()),
+        Ok(Request::Version) => {
+            for part in ["nanoga (QEMU Guest Agent) ", VERSION, "\n"] {
+                sys::print(1, part.as_bytes());
+            }
         }
-    };
-    u8::from(done.is_err())
+        Err(Error(before, word, after)) => {
+            say(&[before.as_bytes(), word, after.as_bytes()]);
+            return 1;
+        }
+    }
+    0
 }
 
-/// Opens the channels, then serves them until a signal ends it. What goes wrong has been said when it returns.
-fn serve(options: Options, memory: &'static mut Memory) -> Result<(), ()> {
-    let log = Log { verbose: options.verbose };
-    let failed = |what: &[u8], error: Errno| {
-        let reason = errno_text(error).unwrap_or("unknown error");
-        log.error(&[what, b": ", reason.as_bytes()]);
-    };
+/// Opens the channels, then serves them until a signal ends it.
+fn serve(options: &Options, memory: &'static mut Memory) -> u8 {
     let mut channels = Vec::new();
-    for ((token, place), memory) in (0..).zip(options.channels).zip(&mut memory.channels) {
-        let channel = Channel::open(place, token, options.max_request, memory, log)
-            .map_err(|error| failed(place.path.to_bytes(), sys::errno(error)))?;
-        let _ = channels.push(channel);
+    for ((token, place), memory) in (0..).zip(&options.channels).zip(&mut memory.channels) {
+        match Channel::open(place, token, options, memory) {
+            Ok(channel) => drop(channels.push(channel)),
+            Err(error) => return failed(place.path.to_bytes(), sys::errno(error)),
+        }
     }
     let agent = Agent::new(LinuxGuest::new(&mut memory.network));
-    EventLoop::new(agent, channels).and_then(EventLoop::run).map_err(|error| failed(b"event loop", error))
+    match EventLoop::new(agent, channels).and_then(|mut event_loop| event_loop.run()) {
+        Ok(()) => 0,
+        Err(error) => failed(b"event loop", error),
+    }
 }
 
-fn print(parts: &[&str]) -> Result<(), ()> {
-    for part in parts {
-        sys::print(part.as_bytes()).map_err(drop)?;
-    }
-    Ok(())
+fn failed(what: &[u8], error: Errno) -> u8 {
+    say(&[what, b": ", errno_text(error)]);
+    1
 }

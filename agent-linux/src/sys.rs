@@ -9,10 +9,9 @@ use core::marker::PhantomData;
 use core::ptr;
 
 use agent_core::guest::Errno;
-use linux_raw_sys::{general as kernel, netlink};
-use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use linux_raw_sys::{general as kernel, ioctl, netlink};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::io::write;
 use rustix::process::Pid;
 
 use crate::arch::{syscall3, syscall5};
@@ -53,6 +52,13 @@ impl<'a> Iterator for Strings<'a> {
         // SAFETY: `new` was promised C strings that live for 'a.
         Some(unsafe { CStr::from_ptr(string) })
     }
+}
+
+/// A string without its first bytes; empty if it has no more.
+pub fn tail(string: &CStr, from: usize) -> &CStr {
+    let from = from.min(string.to_bytes().len());
+    // SAFETY: the rest of a C string is one, and this begins at its NUL at the latest.
+    unsafe { CStr::from_ptr(string.as_ptr().wrapping_add(from)) }
 }
 
 /// A set of signals, as the kernel has it: bit N - 1 is signal N.
@@ -116,6 +122,29 @@ pub fn signalfd(signals: SignalSet) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Opens a file: `openat(2)`, always CLOEXEC. One place for all, because each call costs eighty bytes.
+#[inline(never)]
+pub fn open(folder: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    openat(folder, path, flags | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Puts a serial line into raw mode, with these control flags, and drops what came in so far: `TCSETS` and `TCFLSH` of
+/// `ioctl_tty(2)`.
+///
+/// Not through rustix: it converts speeds, which an emulated line has no use for.
+pub fn make_raw(line: impl AsFd, flags: u32) -> Result<(), Errno> {
+    let mut codes = [0; 19];
+    codes[6] = 1; // VMIN: a read returns as soon as there is a byte
+    let settings = kernel::termios { c_iflag: 0, c_oflag: 0, c_cflag: flags, c_lflag: 0, c_line: 0, c_cc: codes };
+    let line = raw(line);
+    // SAFETY: the structure is readable for the call.
+    unsafe {
+        syscall3(kernel::__NR_ioctl, line, wide(ioctl::TCFLSH), 0); // TCIFLUSH
+        let settings = (&raw const settings).expose_provenance();
+        checked(syscall3(kernel::__NR_ioctl, line, wide(ioctl::TCSETS), settings)).map(drop)
+    }
+}
+
 /// Makes the kernel heed what a dump request of netlink asks for: `NETLINK_GET_STRICT_CHK` (`netlink(7)`).
 ///
 /// Kernels before 4.20 do not know it, so what they answer must be checked anyway.
@@ -138,7 +167,7 @@ pub fn netlink_strict(socket: impl AsFd) {
 /// is meant for standard error would go to a host.
 pub fn keep_standard_descriptors() {
     // Nothing can be written to a descriptor of this kind, and the root folder is always there.
-    while let Ok(placeholder) = openat(CWD, c"/", OFlags::PATH, Mode::empty()) {
+    while let Ok(placeholder) = open(CWD, c"/", OFlags::PATH) {
         if placeholder.as_raw_fd() > 2 {
             break;
         }
@@ -146,16 +175,13 @@ pub fn keep_standard_descriptors() {
     }
 }
 
-/// Writes to standard output. The number is ours to use by [`keep_standard_descriptors`].
-pub fn print(bytes: &[u8]) -> Result<usize, Errno> {
-    // SAFETY: descriptor 1 is open for as long as the process lives.
-    write(unsafe { rustix::stdio::stdout() }, bytes).map_err(errno)
-}
-
-/// Writes to standard error, as [`print`].
-pub fn print_error(bytes: &[u8]) -> Result<usize, Errno> {
-    // SAFETY: descriptor 2 is open for as long as the process lives.
-    write(unsafe { rustix::stdio::stderr() }, bytes).map_err(errno)
+/// Writes to standard output (1) or standard error (2). Those numbers are never a channel's: see
+/// [`keep_standard_descriptors`]. There is nobody to tell if it fails.
+pub fn print(number: usize, bytes: &[u8]) {
+    // SAFETY: the bytes are readable for the call.
+    unsafe {
+        syscall3(kernel::__NR_write, number, bytes.as_ptr().expose_provenance(), bytes.len());
+    }
 }
 
 /// Milliseconds of a clock that never jumps: `clock_gettime(2)` with `CLOCK_MONOTONIC`.
@@ -203,13 +229,19 @@ pub unsafe fn fork() -> Result<Option<Pid>, Errno> {
     Ok(i32::try_from(pid).ok().and_then(Pid::from_raw))
 }
 
-/// Becomes another program: `execve(2)`. Returns only if that failed.
-pub fn execve(path: &CStr, arguments: Strings<'_>, environment: Strings<'_>) -> Errno {
-    // SAFETY: three readable strings and arrays of strings, by their types.
-    let result = unsafe {
-        syscall3(kernel::__NR_execve, path.as_ptr().expose_provenance(), arguments.address(), environment.address())
-    };
-    checked(result).err().unwrap_or(Errno(0))
+/// Becomes another program, with one argument or none and one variable: `execve(2)`. Returns only if that failed.
+pub fn execve(path: &CStr, argument: Option<&CStr>, variable: &CStr) {
+    let arguments = [path.as_ptr(), argument.map_or(ptr::null(), CStr::as_ptr), ptr::null()];
+    let environment = [variable.as_ptr(), ptr::null()];
+    // SAFETY: a readable string and arrays of such strings, which end in NULL.
+    unsafe {
+        syscall3(
+            kernel::__NR_execve,
+            path.as_ptr().expose_provenance(),
+            arguments.as_ptr().expose_provenance(),
+            environment.as_ptr().expose_provenance(),
+        );
+    }
 }
 
 /// Becomes the program behind a descriptor: `execveat(2)` with `AT_EMPTY_PATH`. Returns only if that failed.
@@ -267,29 +299,4 @@ fn raw(fd: impl AsFd) -> usize {
 /// A `u32` as the kernel's `long`.
 fn wide(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-/// An array of C strings in the making: a few, then NULL.
-#[repr(C)]
-pub struct List<'a, const N: usize> {
-    strings: [*const c_char; N],
-    end: *const c_char,
-    lifetime: PhantomData<&'a CStr>,
-}
-
-impl<'a, const N: usize> List<'a, N> {
-    /// These strings. The list ends at the first one that is missing.
-    pub fn new(strings: [Option<&'a CStr>; N]) -> Self {
-        Self {
-            strings: strings.map(|string| string.map_or(ptr::null(), CStr::as_ptr)),
-            end: ptr::null(),
-            lifetime: PhantomData,
-        }
-    }
-
-    /// As `execve(2)` takes it.
-    pub fn strings(&self) -> Strings<'_> {
-        // SAFETY: the layout is that of one array, which ends in NULL; it and its strings are borrowed.
-        unsafe { Strings::new((&raw const *self).cast()) }
-    }
 }

@@ -3,7 +3,6 @@
 use super::{Call, Command};
 use crate::error::Result;
 use crate::guest::Guest;
-use crate::schema::CommandInfo;
 
 /// The level of the protocol first, for tools that compare it with a release of QEMU; then ours.
 pub const VERSION: &str = concat!("10.2.50-nanoga-", env!("CARGO_PKG_VERSION"));
@@ -19,7 +18,14 @@ pub(super) fn info<'f, G: Guest + 'static>(call: &mut Call<'_, 'f, G>) -> Result
     reply.key("supported_commands");
     reply.open_list();
     for command in Command::<G>::TABLE {
-        reply.leaf(&CommandInfo { name: command.name, enabled: true, success_response: command.answers });
+        reply.open_object();
+        reply.key("name");
+        reply.string(command.name.as_bytes());
+        reply.key("enabled");
+        reply.boolean(true);
+        reply.key("success-response");
+        reply.boolean(command.answers);
+        reply.close_object();
     }
     reply.close_list();
     reply.close_object();

@@ -280,10 +280,95 @@ fn result(body: &[u8]) -> Result<(), Errno> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::vec::Vec;
 
+    use rustix::net::socketpair;
+
     use super::*;
+
+    /// A message as the kernel lays it out.
+    pub(in super::super) fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(16 + body.len()).unwrap();
+        let mut bytes = Vec::from(length.to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend([0; 8]);
+        bytes.extend(body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    /// A dump that will receive these datagrams. Requests go to the descriptor, which must live as long.
+    pub(in super::super) fn fake<'b>(
+        buffer: &'b mut [u8; BUFFER],
+        kind: u16,
+        family: u8,
+        datagrams: &[Vec<u8>],
+    ) -> (Dump<'b>, OwnedFd) {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).unwrap();
+        for datagram in datagrams {
+            send(&theirs, datagram, SendFlags::empty()).unwrap();
+        }
+        let mut dump = Dump::new(buffer, kind, family);
+        dump.socket = Some(ours);
+        (dump, theirs)
+    }
+
+    /// What a dump of links makes of these datagrams: bodies, how it ended, whether it was complete.
+    fn dump(datagrams: &[Vec<u8>]) -> (Vec<Vec<u8>>, Result<(), Errno>, bool) {
+        let mut buffer = [0; BUFFER];
+        let (mut dump, _theirs) = fake(&mut buffer, RTM_GETLINK, 0, datagrams);
+        dump.request(0).unwrap();
+        let mut bodies = Vec::new();
+        loop {
+            match dump.peek() {
+                Ok(Some(body)) => bodies.push(Vec::from(body)),
+                Ok(None) => return (bodies, Ok(()), dump.complete()),
+                Err(error) => return (bodies, Err(error), dump.complete()),
+            }
+            dump.take();
+        }
+    }
+
+    #[test]
+    fn a_dump_is_the_messages_of_its_type_up_to_the_end() {
+        let mut first = message(16, 2, b"one");
+        first.extend(message(1, 0, b"noop"));
+        first.extend(message(20, 2, b"an address"));
+        first.extend(message(16, 2, b"three"));
+        let mut second = message(16, 2, b"four");
+        second.extend(message(NLMSG_DONE, 2, &[0; 4]));
+        second.extend(message(16, 2, b"never seen"));
+        let (bodies, end, complete) = dump(&[first, second]);
+        assert_eq!(bodies, [b"one".as_slice(), b"three", b"four"]);
+        assert_eq!((end, complete), (Ok(()), true));
+    }
+
+    #[test]
+    fn an_inconsistent_dump_is_not_complete() {
+        let done = message(NLMSG_DONE, 2, &[0; 4]);
+        assert!(!dump(&[message(16, 0x12, b""), done.clone()]).2);
+        assert!(!dump(&[message(16, 2, b""), message(NLMSG_DONE, 0x12, &[0; 4])]).2);
+        assert!(dump(&[message(16, 2, b""), done]).2);
+    }
+
+    #[test]
+    fn what_goes_wrong_ends_a_dump() {
+        let one = message(16, 2, b"one");
+        for (datagram, error) in [
+            (message(NLMSG_DONE, 2, &(-19_i32).to_ne_bytes()), Errno::NODEV),
+            (message(NLMSG_ERROR, 0, &(-1_i32).to_ne_bytes()), Errno::PERM),
+            (message(NLMSG_OVERRUN, 0, &[]), Errno::NOBUFS),
+            (Vec::from([1; 15]), Errno::BADMSG),
+            (Vec::new(), Errno::BADMSG),
+            (std::vec![0; BUFFER + 1], Errno::MSGSIZE),
+        ] {
+            let (bodies, end, _) = dump(&[one.clone(), datagram]);
+            assert_eq!((bodies, end), (Vec::from([b"one".to_vec()]), Err(error)));
+        }
+        assert_eq!(dump(&[one]).1, Err(Errno::AGAIN), "no end, and nothing to wait for");
+    }
 
     /// Two messages as the kernel lays them out: a body of 5 bytes, padded to 8, then an end without error.
     const TWO: [u8; 44] = [
@@ -386,10 +471,7 @@ mod tests {
             Dump::new(&mut buffer, RTM_GETADDR, 10).words(0x0102_0304).as_flattened()[..24],
             [24, 0, 0, 0, 22, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 4, 3, 2, 1]
         );
-        assert_eq!(
-            Dump::new(&mut buffer, RTM_GETLINK, 0).words(0).as_flattened()[..8],
-            [32, 0, 0, 0, 18, 0, 1, 3]
-        );
+        assert_eq!(Dump::new(&mut buffer, RTM_GETLINK, 0).words(0).as_flattened()[..8], [32, 0, 0, 0, 18, 0, 1, 3]);
     }
 
     #[test]

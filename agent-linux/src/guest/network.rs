@@ -31,13 +31,29 @@ impl Network for LinuxGuest {
 
 /// The walk, anew while the configuration changes under it. The last attempt takes what it gets.
 fn walk(buffers: &mut Buffers, each: &mut dyn FnMut(Event<'_>)) -> Result<(), Errno> {
-    for _ in 0..ATTEMPTS {
-        if attempt(buffers, Order::LockStep, each)? {
-            return Ok(());
+    for left in (0..=ATTEMPTS).rev() {
+        let order = if left == 0 { Order::LinkByLink } else { Order::LockStep };
+        if attempt(&mut dumps(buffers)?, order, each)? || left == 0 {
+            break;
         }
         each(Event::Restart);
     }
-    attempt(buffers, Order::LinkByLink, each).map(|_| ())
+    Ok(())
+}
+
+/// Links, IPv4 and IPv6 addresses, and once more IPv4 for aliases.
+type Dumps<'b> = [Dump<'b>; 4];
+
+fn dumps(buffers: &mut Buffers) -> Result<Dumps<'_>, Errno> {
+    let ([links, ipv4, ipv6, aliases], _) = buffers.0.as_chunks_mut() else {
+        return Err(Errno::NOMEM);
+    };
+    Ok([
+        Dump::new(links, RTM_GETLINK, 0),
+        Dump::new(ipv4, RTM_GETADDR, AF_INET),
+        Dump::new(ipv6, RTM_GETADDR, AF_INET6),
+        Dump::new(aliases, RTM_GETADDR, AF_INET),
+    ])
 }
 
 /// How addresses come to their link.
@@ -50,17 +66,8 @@ enum Order {
 }
 
 /// One walk. `false` if the configuration changed meanwhile: then something may be missing or there twice.
-fn attempt(buffers: &mut Buffers, order: Order, each: &mut dyn FnMut(Event<'_>)) -> Result<bool, Errno> {
-    let ([links, ipv4, ipv6, aliases], _) = buffers.0.as_chunks_mut() else {
-        return Err(Errno::NOMEM);
-    };
-    let mut dumps = [
-        Dump::new(links, RTM_GETLINK, 0),
-        Dump::new(ipv4, RTM_GETADDR, AF_INET),
-        Dump::new(ipv6, RTM_GETADDR, AF_INET6),
-        Dump::new(aliases, RTM_GETADDR, AF_INET),
-    ];
-    let [links, families @ .., aliases] = &mut dumps;
+fn attempt(dumps: &mut Dumps<'_>, order: Order, each: &mut dyn FnMut(Event<'_>)) -> Result<bool, Errno> {
+    let [links, families @ .., aliases] = dumps;
     links.request(0)?;
     if order == Order::LockStep {
         for dump in &mut *families {
@@ -252,6 +259,9 @@ mod tests {
     use std::string::{String, ToString};
     use std::vec::Vec;
 
+    use rustix::fd::OwnedFd;
+
+    use super::super::netlink::tests::{fake, message};
     use super::*;
     use crate::testing::{in_a_network_namespace, must_be_alone};
 
@@ -407,6 +417,86 @@ mod tests {
         lines
     }
 
+    /// A kernel that answers with these messages, the last of which has this flag, and an end.
+    fn answer<'b>(
+        buffer: &'b mut [u8; BUFFER],
+        (kind, family, flags): (u16, u8, u16),
+        bodies: &[&[u8]],
+    ) -> (Dump<'b>, OwnedFd) {
+        let mut datagrams: Vec<_> = bodies.iter().map(|body| message(kind - 2, flags, body)).collect();
+        datagrams.push(message(3, 2, &[0; 4]));
+        fake(buffer, kind, family, &datagrams)
+    }
+
+    /// One walk over links 7 and 8 with these IPv4 addresses.
+    fn scripted(order: Order, flags: u16, addresses: &[&[u8]]) -> (Result<bool, Errno>, Vec<String>) {
+        let [mut a, mut b, mut c, mut d] = [[0; BUFFER]; 4];
+        let (mut seven, mut eight) = (new_link(), new_link());
+        seven.truncate(40);
+        eight.truncate(40);
+        eight[4] = 8;
+        eight[23] = b'1';
+        let (links, _keep_links) = answer(&mut a, (RTM_GETLINK, 0, flags), &[&seven, &eight]);
+        let (ipv4, _keep_ipv4) = answer(&mut b, (RTM_GETADDR, AF_INET, 2), addresses);
+        let (ipv6, _keep_ipv6) = answer(&mut c, (RTM_GETADDR, AF_INET6, 2), &[]);
+        let (aliases, _keep_aliases) = answer(&mut d, (RTM_GETADDR, AF_INET, 2), addresses);
+        let mut result = Ok(false);
+        let lines = text(|each| {
+            result = attempt(&mut [links, ipv4, ipv6, aliases], order, each);
+            Ok(())
+        });
+        (result, lines)
+    }
+
+    /// `RTM_NEWADDR` of 10.0.0.N on a link.
+    fn new_address(link: u8, n: u8) -> [u8; 16] {
+        [2, 24, 0x80, 0, link, 0, 0, 0, 8, 0, 1, 0, 10, 0, 0, n]
+    }
+
+    const LINK_7: &str = "alias eth0 52:54:00:12:34:56";
+    const LINK_8: &str = "alias eth1 52:54:00:12:34:56";
+
+    #[test]
+    fn addresses_follow_their_links() {
+        let all = [new_address(7, 1), new_address(7, 2), new_address(8, 3)];
+        let (result, lines) = scripted(Order::LockStep, 2, &[&all[0], &all[1], &all[2]]);
+        assert_eq!(result, Ok(true));
+        assert_eq!(lines, [LINK_7, "10.0.0.1/24", "10.0.0.2/24", LINK_8, "10.0.0.3/24"]);
+    }
+
+    #[test]
+    fn an_address_without_link_means_a_change() {
+        for link in [6, 9] {
+            let (result, _) = scripted(Order::LockStep, 2, &[&new_address(7, 1), &new_address(link, 2)]);
+            assert_eq!(result, Ok(false));
+        }
+        // In another order than the links'.
+        let (result, _) = scripted(Order::LockStep, 2, &[&new_address(8, 1), &new_address(7, 2)]);
+        assert_eq!(result, Ok(false));
+    }
+
+    #[test]
+    fn an_interrupted_dump_means_a_change() {
+        let (result, lines) = scripted(Order::LockStep, 0x12, &[&new_address(7, 1)]);
+        assert_eq!(result, Ok(false));
+        assert_eq!(lines.len(), 3);
+    }
+
+    #[test]
+    fn a_message_of_another_family_is_passed_over() {
+        let mut other = new_address(7, 9);
+        other[0] = 45; // AF_MCTP
+        let (result, lines) = scripted(Order::LockStep, 2, &[&other, &new_address(7, 1), &other]);
+        assert_eq!((result, lines), (Ok(true), Vec::from([LINK_7, "10.0.0.1/24", LINK_8].map(String::from))));
+    }
+
+    /// An old kernel dumps all addresses for one link. (Here the second link finds an end only.)
+    #[test]
+    fn addresses_of_other_links_are_passed_over() {
+        let (_, lines) = scripted(Order::LinkByLink, 2, &[&new_address(8, 1), &new_address(7, 2), &new_address(9, 3)]);
+        assert_eq!(lines[..2], [LINK_7, "10.0.0.2/24"]);
+    }
+
     /// Pairs of Ethernet links with an address of each family, configured in one go.
     fn make_links(pairs: u32) {
         use std::fmt::Write;
@@ -457,7 +547,10 @@ mod tests {
         assert!(expected.len() > 20, "{expected:?}");
         assert_eq!(text(|each| walk(&mut buffers, each)), expected);
         for order in [Order::LockStep, Order::LinkByLink] {
-            assert_eq!(text(|each| attempt(&mut buffers, order, each).map(|complete| assert!(complete))), expected);
+            assert_eq!(
+                text(|each| attempt(&mut dumps(&mut buffers)?, order, each).map(|complete| assert!(complete))),
+                expected
+            );
         }
         for buffer in buffers.0.as_chunks::<BUFFER>().0 {
             assert_ne!(*buffer, [0; BUFFER], "used");
@@ -478,7 +571,7 @@ mod tests {
         let lines = text(|each| walk(&mut buffers, each));
         assert_eq!(lines.iter().filter(|line| line.starts_with("link ")).count(), 301);
         assert_eq!(lines.len(), 301 + 2 * 300 + 2);
-        assert_eq!(lines, text(|each| attempt(&mut buffers, Order::LinkByLink, each).map(|_| ())));
+        assert_eq!(lines, text(|each| attempt(&mut dumps(&mut buffers)?, Order::LinkByLink, each).map(|_| ())));
         give_back(&mut buffers.0);
         assert!(buffers.0 == [0; 4 * BUFFER], "given back");
     }

@@ -8,14 +8,15 @@
 use core::ffi::CStr;
 use core::task::Poll;
 
-use agent_core::guest::{Errno, Job, Power, Suspend, SuspendError};
-use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, openat};
-use rustix::io::{read, write};
+use agent_core::guest::{Job, Power, Suspend, SuspendError};
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, OFlags};
+use rustix::io::{Errno, read, write};
 use rustix::process::{WaitOptions, chdir, waitpid};
 
 use super::LinuxGuest;
 use super::job::Report;
-use crate::sys::{self, List};
+use crate::sys;
 
 impl Power for LinuxGuest {
     fn suspend(&mut self, mode: Suspend) -> Result<Job, SuspendError> {
@@ -96,184 +97,128 @@ trait Machine {
     /// Writes a word to a file. To sleep is to be in here.
     fn write(&mut self, file: File, word: &[u8]) -> Result<(), Errno>;
 
-    /// Whether the program is installed.
-    fn has(&self, program: Program) -> bool;
-
-    /// Runs a program to its end, with an argument: its exit status.
+    /// Runs a program to its end, with an argument: its exit status, or [`NOT_RUN`].
     fn run(&mut self, program: Program, argument: Option<&CStr>) -> u8;
 }
 
+/// The exit status of what is not installed or could not be executed, as a shell reports it.
+const NOT_RUN: u8 = 127;
+
 /// The steps.
 fn suspend(machine: &mut impl Machine, mode: Suspend) -> Result<(), Failure> {
-    let script = Program::Script(mode);
-    if machine.has(Program::IsSupported) && machine.has(script) {
-        let flag = match mode {
-            Suspend::Disk => c"--hibernate",
-            Suspend::Ram => c"--suspend",
-            Suspend::Hybrid => c"--suspend-hybrid",
-        };
-        if machine.run(Program::IsSupported, Some(flag)) == 0 {
-            return match machine.run(script, None) {
-                0 => Ok(()),
-                status => Err(Failure::Script(mode, status)),
-            };
+    let flag = match mode {
+        Suspend::Disk => c"--hibernate",
+        Suspend::Ram => c"--suspend",
+        Suspend::Hybrid => c"--suspend-hybrid",
+    };
+    if machine.run(Program::IsSupported, Some(flag)) == 0 {
+        match machine.run(Program::Script(mode), None) {
+            0 => return Ok(()),
+            NOT_RUN => {}
+            status => return Err(Failure::Script(mode, status)),
         }
     }
     by_kernel(machine, mode)
 }
 
-/// The steps without pm-utils.
+/// The steps without pm-utils: all that has to be known, then all that has to be done.
 fn by_kernel(machine: &mut impl Machine, mode: Suspend) -> Result<(), Failure> {
-    let needs = match mode {
-        Suspend::Disk => &TO_DISK,
-        Suspend::Ram => &TO_RAM,
-        Suspend::Hybrid => &TO_BOTH,
-    };
-    let mut text = [0; 1024];
-    let states = machine.read(File::State, &mut text).ok_or(Failure::Unsupported)?;
-    if !needs.states.iter().all(|state| offers(states, state)) {
-        return Err(Failure::Unsupported);
+    let mut texts = [[0; 256]; 3];
+    let mut steps = [const { None }; 3];
+    for ((step, file), text) in steps.iter_mut().zip([File::Disk, File::MemSleep, File::State]).zip(&mut texts) {
+        *step = Step::plan(file, machine.read(file, text), mode)?;
     }
-    let (mut disk, mut mem_sleep) = ([0; 128], [0; 128]);
-    let disk = machine.read(File::Disk, &mut disk);
-    // Kernels before 4.10 have no choice, and no file.
-    let mem_sleep = machine.read(File::MemSleep, &mut mem_sleep).unwrap_or(b"[deep]");
-    let settings = [
-        Setting::plan(File::Disk, disk.unwrap_or(&[]), needs.disk)?,
-        Setting::plan(File::MemSleep, mem_sleep, needs.mem_sleep)?,
-    ];
-    if !needs.disk.is_empty() && !machine.read(File::Swaps, &mut text).is_some_and(holds_image) {
+    let mut text = [0; 1024];
+    if mode != Suspend::Ram && !machine.read(File::Swaps, &mut text).is_some_and(holds_image) {
         return Err(Failure::Unsupported);
     }
 
     let mut result = Ok(());
-    for setting in settings.iter().flatten() {
-        result = result.and_then(|()| put(machine, setting.file, setting.word));
+    for step in steps.iter().flatten() {
+        if result.is_ok() {
+            result = machine.write(step.file, step.word).map_err(|error| Failure::Write(step.file, error));
+        }
     }
-    for state in needs.states.iter().take(1) {
-        result = result.and_then(|()| put(machine, File::State, state));
-    }
-    // What was selected before is what the guest's owner wants otherwise.
-    for setting in settings.iter().flatten() {
-        let _ = put(machine, setting.file, setting.before);
+    for step in steps.iter().flatten() {
+        if !step.before.is_empty() {
+            let _ = machine.write(step.file, step.before);
+        }
     }
     result
 }
 
-fn put(machine: &mut impl Machine, file: File, word: &[u8]) -> Result<(), Failure> {
-    machine.write(file, word).map_err(|error| Failure::Write(file, error))
-}
-
-/// What a mode needs: words that a file must offer.
-struct Needs {
-    /// All of them. The first is the one to write.
-    states: &'static [&'static [u8]],
-    /// One of them must be selected; the first that is offered, if none is.
-    disk: &'static [&'static [u8]],
-    mem_sleep: &'static [&'static [u8]],
-}
-
-const TO_DISK: Needs = Needs { states: &[b"disk"], disk: &[b"platform", b"shutdown"], mem_sleep: &[] };
-
-const TO_RAM: Needs = Needs { states: &[b"mem"], disk: &[], mem_sleep: &[b"deep"] };
-
-const TO_BOTH: Needs = Needs { states: &[b"disk", b"mem"], disk: &[b"suspend"], mem_sleep: &[b"deep"] };
-
-/// A change of what is selected in a file, until the machine is awake again.
-struct Setting<'t> {
+/// A word to write.
+struct Step<'t> {
     file: File,
-    word: &'static [u8],
+    word: &'t [u8],
+    /// What is selected in that file now, and shall be again; empty if nothing is.
     before: &'t [u8],
 }
 
-impl<'t> Setting<'t> {
-    /// Nothing, if one of `wanted` is selected already or nothing is wanted.
-    fn plan(file: File, text: &'t [u8], wanted: &'static [&'static [u8]]) -> Result<Option<Self>, Failure> {
-        let before = selected(text);
-        if wanted.is_empty() || wanted.contains(&before) {
-            return Ok(None);
+impl<'t> Step<'t> {
+    /// What is to be written to a file: nothing, if the mode does without it or a right word is selected already.
+    fn plan(file: File, text: Option<&'t [u8]>, mode: Suspend) -> Result<Option<Self>, Failure> {
+        let wanted: [&[u8]; 2] = match (file, mode) {
+            (File::State, Suspend::Ram) => [b"mem"; 2],
+            (File::State, _) => [b"disk"; 2],
+            (File::Disk, Suspend::Disk) => [b"platform", b"shutdown"],
+            (File::Disk, Suspend::Hybrid) => [b"suspend"; 2],
+            // Kernels before 4.10 have no choice.
+            (File::MemSleep, Suspend::Ram | Suspend::Hybrid) if text.is_some() => [b"deep"; 2],
+            _ => return Ok(None),
+        };
+        let mut step = Self { file, word: &[], before: &[] };
+        let mut mem = false;
+        // What is selected stands in brackets: `s2idle [deep]`. The kernel lists `platform` before `shutdown`.
+        for word in text.unwrap_or(&[]).split(u8::is_ascii_whitespace) {
+            let (word, selected) = match word {
+                [b'[', word @ .., b']'] => (word, true),
+                word => (word, false),
+            };
+            if wanted.contains(&word) {
+                if selected {
+                    return Ok(None);
+                }
+                if step.word.is_empty() {
+                    step.word = word;
+                }
+            }
+            if selected {
+                step.before = word;
+            }
+            mem |= word == b"mem";
         }
-        let word = wanted.iter().find(|word| offers(text, word)).ok_or(Failure::Unsupported)?;
-        Ok(Some(Self { file, word, before }))
+        // Sleeping both ways takes both states.
+        if step.word.is_empty() || (file == File::State && mode == Suspend::Hybrid && !mem) {
+            return Err(Failure::Unsupported);
+        }
+        Ok(Some(step))
     }
 }
 
-/// The words of such a file: `s2idle [deep]`. The selected one stands in brackets.
-fn words(text: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
-    text.split(u8::is_ascii_whitespace).map(|word| {
-        match word.strip_prefix(b"[").and_then(|word| word.strip_suffix(b"]")) {
-            Some(word) => (word, true),
-            None => (word, false),
-        }
-    })
-}
-
-/// Whether a word is there, selected or not.
-fn offers(text: &[u8], wanted: &[u8]) -> bool {
-    words(text).any(|(word, _)| word == wanted)
-}
-
-/// The selected word; empty if there is none.
-fn selected(text: &[u8]) -> &[u8] {
-    words(text).find(|&(_, selected)| selected).map_or(&[], |(word, _)| word)
-}
-
-/// Whether `/proc/swaps` has one that keeps its contents without power. It begins with a line of headings; a line
-/// begins with a path. Compressed memory is none.
+/// Whether `/proc/swaps` has one that keeps its contents without power: a line that begins with a path, but not of
+/// compressed memory.
 fn holds_image(swaps: &[u8]) -> bool {
-    swaps.split(|&byte| byte == b'\n').skip(1).any(|line| !line.is_empty() && !line.starts_with(b"/dev/zram"))
+    swaps.split(|&byte| byte == b'\n').any(|line| line.starts_with(b"/") && !line.starts_with(b"/dev/zram"))
 }
 
 /// The machine this runs on. The working directory is its root.
 struct Linux;
 
-/// Of helper programs: all of their environment, and where they are looked for.
-const PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// Bytes of the longest path of a program, and more.
-type Path = heapless::Vec<u8, 64>;
-
-impl Linux {
-    /// The path of a program, with its NUL.
-    fn find(program: Program) -> Option<Path> {
-        let folders = PATH.to_bytes().strip_prefix(b"PATH=")?;
-        folders.split(|&byte| byte == b':').find_map(|folder| {
-            let mut path = Path::new();
-            for part in [folder.strip_prefix(b"/")?, b"/", program.name().as_bytes(), b"\0"] {
-                path.extend_from_slice(part).ok()?;
-            }
-            accessat(CWD, c_string(&path)?, Access::EXEC_OK, AtFlags::empty()).ok()?;
-            Some(path)
-        })
-    }
-}
-
-fn c_string(path: &[u8]) -> Option<&CStr> {
-    CStr::from_bytes_with_nul(path).ok()
-}
-
 impl Machine for Linux {
     fn read<'b>(&self, file: File, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
-        let (path, _) = file.path();
-        let length = match openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        let length = match open(file, OFlags::RDONLY) {
             // The kernel makes such a text in one go.
             Ok(file) => read(&file, &mut *buffer).unwrap_or(0),
-            Err(rustix::io::Errno::NOENT) => return None,
+            Err(Errno::NOENT) => return None,
             Err(_) => 0,
         };
         buffer.get(..length)
     }
 
     fn write(&mut self, file: File, word: &[u8]) -> Result<(), Errno> {
-        let (path, _) = file.path();
-        let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
-        let file = openat(CWD, path, flags, Mode::empty()).map_err(sys::errno)?;
-        write(&file, word).map_err(sys::errno)?;
+        write(open(file, OFlags::WRONLY | OFlags::TRUNC)?, word)?;
         Ok(())
-    }
-
-    fn has(&self, program: Program) -> bool {
-        Self::find(program).is_some()
     }
 
     fn run(&mut self, program: Program, argument: Option<&CStr>) -> u8 {
@@ -281,20 +226,22 @@ impl Machine for Linux {
     }
 }
 
-/// The exit status of what could not be executed, as a shell reports it.
-const NOT_RUN: u8 = 127;
+fn open(file: File, flags: OFlags) -> Result<OwnedFd, Errno> {
+    sys::open(CWD, file.path().0, flags)
+}
+
+/// Of programs: all of their environment, and where they are looked for.
+const PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Executes a program and waits for its end.
 #[allow(unsafe_code, reason = "a forked process")]
 fn run(program: Program, argument: Option<&CStr>) -> Option<u8> {
-    let path = Linux::find(program)?;
-    let path = c_string(&path)?;
-    let arguments = List::new([Some(path), argument]);
-    let environment = List::new([Some(PATH)]);
     // SAFETY: the child becomes another program, or ends.
     let child = unsafe { sys::fork() }.ok()?;
     if child.is_none() {
-        sys::execve(path, arguments.strings(), environment.strings());
+        for folder in PATH.to_bytes().split(|&byte| matches!(byte, b'=' | b':')) {
+            execute(folder, program.name(), argument);
+        }
         sys::exit(NOT_RUN);
     }
     let (_, status) = waitpid(child, WaitOptions::empty()).ok()??;
@@ -305,13 +252,27 @@ fn run(program: Program, argument: Option<&CStr>) -> Option<u8> {
     u8::try_from(status).ok()
 }
 
+/// Becomes a program of this folder, if it is there.
+#[allow(unsafe_code, reason = "a C string")]
+fn execute(folder: &[u8], name: &str, argument: Option<&CStr>) -> Option<()> {
+    let mut path = heapless::Vec::<u8, 64>::new();
+    // Below the working directory.
+    for part in [folder.strip_prefix(b"/")?, b"/", name.as_bytes(), b"\0"] {
+        path.extend_from_slice(part).ok()?;
+    }
+    // SAFETY: the other parts are constants without a NUL.
+    let path = unsafe { CStr::from_bytes_with_nul_unchecked(&path) };
+    sys::execve(path, argument, PATH);
+    None
+}
+
 /// How it went, in the four bytes that a worker can tell.
 fn report(result: Result<(), Failure>) -> Report {
     match result {
         Ok(()) => [0; 4],
         Err(Failure::Unsupported) => [1, 0, 0, 0],
-        Err(Failure::Write(file, Errno(error))) => {
-            let [low, high] = error.to_le_bytes();
+        Err(Failure::Write(file, error)) => {
+            let [low, high] = sys::errno(error).0.to_le_bytes();
             let file = match file {
                 File::State => 0,
                 File::Disk => 1,
@@ -341,7 +302,7 @@ fn meaning(report: Report) -> Result<(), SuspendError> {
                 _ => File::MemSleep,
             };
             let (_, path) = file.path();
-            SuspendError::Write(path, Errno(u16::from_le_bytes([low, high])))
+            SuspendError::Write(path, agent_core::guest::Errno(u16::from_le_bytes([low, high])))
         }
         [3, mode, status, _] => {
             let mode = match mode {
@@ -389,20 +350,19 @@ mod tests {
             let (_, path) = file.path();
             let word = str::from_utf8(word).unwrap();
             if self.fails == Some((path, word)) {
-                return Err(Errno(16));
+                return Err(Errno::BUSY);
             }
             self.diary.push(format!("{word} > {path}"));
             Ok(())
         }
 
-        fn has(&self, program: Program) -> bool {
-            self.programs.contains_key(program.name())
-        }
-
         fn run(&mut self, program: Program, argument: Option<&CStr>) -> u8 {
+            let Some(&status) = self.programs.get(program.name()) else {
+                return NOT_RUN;
+            };
             let argument = argument.map_or("", |argument| argument.to_str().unwrap());
             self.diary.push(format!("{} {argument}", program.name()).trim_end().to_string());
-            self.programs[program.name()]
+            status
         }
     }
 
@@ -545,12 +505,12 @@ mod tests {
         let mut machine = able();
         machine.files.insert("/sys/power/mem_sleep", "[s2idle] deep\n");
         machine.fails = Some(("/sys/power/state", "mem"));
-        assert_eq!(suspend(&mut machine, Suspend::Ram), Err(Failure::Write(File::State, Errno(16))));
+        assert_eq!(suspend(&mut machine, Suspend::Ram), Err(Failure::Write(File::State, Errno::BUSY)));
         assert_eq!(machine.diary, ["deep > /sys/power/mem_sleep", "s2idle > /sys/power/mem_sleep"]);
 
         machine.diary.clear();
         machine.fails = Some(("/sys/power/mem_sleep", "deep"));
-        assert_eq!(suspend(&mut machine, Suspend::Hybrid), Err(Failure::Write(File::MemSleep, Errno(16))));
+        assert_eq!(suspend(&mut machine, Suspend::Hybrid), Err(Failure::Write(File::MemSleep, Errno::BUSY)));
         assert!(machine.diary.contains(&"platform > /sys/power/disk".to_string()));
         assert!(!machine.diary.iter().any(|line| line.ends_with("/sys/power/state")));
     }
@@ -591,8 +551,8 @@ mod tests {
         for file in [File::State, File::Disk, File::MemSleep] {
             for error in [1, 16, 255, 256, 4095] {
                 assert_eq!(
-                    meaning(report(Err(Failure::Write(file, Errno(error))))),
-                    Err(SuspendError::Write(file.path().1, Errno(error)))
+                    meaning(report(Err(Failure::Write(file, Errno::from_raw_os_error(error))))),
+                    Err(SuspendError::Write(file.path().1, agent_core::guest::Errno(error.try_into().unwrap())))
                 );
             }
         }

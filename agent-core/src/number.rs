@@ -1,0 +1,164 @@
+//! Numbers as JSON writes them (RFC 8259 section 6), without ever making a float of one.
+
+use core::cmp::Ordering;
+
+use crate::error::Damage;
+
+/// The first digits of 2^1024 − 2^970, from where on a number rounds to infinity, and the exponent of the first.
+const BOUND: &[u8; 21] = b"179769313486231580793";
+const BOUND_EXPONENT: i32 = 308;
+
+// The parts of a number, in the words of the RFC: behind which of them are we?
+const START: u8 = 0;
+const MINUS: u8 = 1;
+const ZERO: u8 = 2;
+const INT: u8 = 3;
+const POINT: u8 = 4;
+const FRAC: u8 = 5;
+const E: u8 = 6;
+const SIGN: u8 = 7;
+const EXP: u8 = 8;
+
+/// Is this word a number, and one that a double can hold?
+pub(crate) fn check(word: &[u8]) -> Result<(), Damage> {
+    let mut part = START;
+    // Digits from the first that is not zero on, and how they compare with those of the bound.
+    let mut significant = 0usize;
+    let mut order = Ordering::Equal;
+    // The exponent of the first of them: as it stands, and as it is written behind `e`.
+    let mut places = -1i32;
+    let mut exponent = 0i32;
+    let mut negative = false;
+    for byte in word {
+        let digit = byte.wrapping_sub(b'0');
+        part = match (byte, part) {
+            (b'-', START) => MINUS,
+            (b'0', START | MINUS) => ZERO,
+            (b'1'..=b'9', START | MINUS) | (b'0'..=b'9', INT) => INT,
+            (b'.', ZERO | INT) => POINT,
+            (b'0'..=b'9', POINT | FRAC) => FRAC,
+            (b'e' | b'E', ZERO | INT | FRAC) => E,
+            (b'+' | b'-', E) => {
+                negative = *byte == b'-';
+                SIGN
+            }
+            (b'0'..=b'9', E | SIGN | EXP) => {
+                exponent = exponent.wrapping_mul(10).wrapping_add(i32::from(digit)).min(1_000_000);
+                EXP
+            }
+            _ => return Err(Damage::Stray),
+        };
+        if matches!(part, ZERO | INT | FRAC) {
+            if digit > 0 || significant > 0 {
+                if let (Ordering::Equal, Some(bound)) = (order, BOUND.get(significant)) {
+                    order = byte.cmp(bound);
+                }
+                significant = significant.wrapping_add(1);
+            }
+            if part == INT {
+                places = places.wrapping_add(1);
+            } else if part == FRAC && significant == 0 {
+                places = places.wrapping_sub(1);
+            }
+        }
+    }
+    if !matches!(part, ZERO | INT | FRAC | EXP) {
+        return Err(Damage::Stray);
+    }
+    let first = places.wrapping_add(if negative { exponent.wrapping_neg() } else { exponent });
+    let reaches_bound = order == Ordering::Greater || order == Ordering::Equal && significant >= BOUND.len();
+    if significant > 0 && (first > BOUND_EXPONENT || first == BOUND_EXPONENT && reaches_bound) {
+        return Err(Damage::NumberRange);
+    }
+    Ok(())
+}
+
+/// A signed 64-bit integer: no fraction, no exponent.
+pub(crate) fn integer(word: &[u8]) -> Option<i64> {
+    match word.strip_prefix(b"-") {
+        // The lowest has no positive counterpart.
+        Some(digits) => parse(digits).and_then(|value| 0i64.checked_sub_unsigned(value)),
+        None => parse(word).and_then(|value| i64::try_from(value).ok()),
+    }
+}
+
+fn parse(word: &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for byte in word {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
+    }
+    (!word.is_empty()).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::string::String;
+
+    #[test]
+    fn what_the_grammar_allows_is_a_number() {
+        for word in ["0", "-0", "10", "0.5", "-1.25", "1e5", "0e1", "1E+5", "1e-5", "123456789.987654321e12"] {
+            assert_eq!(check(word.as_bytes()), Ok(()), "{word}");
+        }
+        for word in ["", "-", "01", "-01", "00", "1.", ".5", "1.e1", "1e", "1e+", "1-2", "1.2.3", "0x10", "1a", "--1"] {
+            assert_eq!(check(word.as_bytes()), Err(Damage::Stray), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_out_of_range_exactly_when_a_double_would_be_infinite() {
+        let long: String = "9".repeat(308);
+        let many_zeros = std::format!("0.{}1e{}", "0".repeat(400), 700);
+        for word in [
+            "1e308",
+            "1.7976931348623157e308",
+            "1.7976931348623158e308",
+            "1.7976931348623159e308",
+            "17.98e307",
+            "1e309",
+            "0.00001e313",
+            "0.00001e314",
+            "1e999",
+            "-1e999",
+            "0e999",
+            "0.0e99999999999999999999",
+            "1e-99999999999999999999",
+            "1e99999999999999999999",
+            &long,
+            &std::format!("{long}9"),
+            &std::format!("{long}e1"),
+            &many_zeros,
+            "123456789e300",
+            "123456789e301",
+            "0.179e309",
+            "0.18e309",
+        ] {
+            let infinite = word.parse::<f64>().unwrap().is_infinite();
+            assert_eq!(check(word.as_bytes()), if infinite { Err(Damage::NumberRange) } else { Ok(()) }, "{word}");
+        }
+    }
+
+    #[test]
+    fn integers_have_64_bits_and_a_sign() {
+        for word in [
+            "0",
+            "-5",
+            "9223372036854775807",
+            "-9223372036854775808",
+            "9223372036854775808",
+            "-9223372036854775809",
+            "18446744073709551616",
+            "-",
+            "1.0",
+            "1e3",
+            "-0",
+        ] {
+            assert_eq!(integer(word.as_bytes()), word.parse().ok(), "{word}");
+        }
+    }
+}

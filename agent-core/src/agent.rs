@@ -43,6 +43,7 @@ impl<G: Guest + 'static> Agent<G> {
     }
 
     /// Answers the request in this frame.
+    #[inline(never)]
     pub(crate) fn answer<'r>(&'r mut self, frame: &[u8], turn: Turn, reply: Reply<'r>) -> Outcome {
         let mut call = Call { guest: &mut self.guest, arguments: Arguments::new(&[]), reply };
         let mut id = None;
@@ -58,6 +59,7 @@ impl<G: Guest + 'static> Agent<G> {
 }
 
 /// The checks in their order, then the command.
+#[inline(never)]
 fn dispatch<'f, G: Guest + 'static>(
     request: &Request<'f>,
     turn: Turn,

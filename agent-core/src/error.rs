@@ -98,6 +98,7 @@ impl<'f> Error<'f> {
     }
 
     /// What to tell the host.
+    #[inline(never)]
     pub(crate) fn sentence(&self) -> Sentence<'f> {
         let mut first = Word::Number(0);
         let mut second = Word::Number(0);

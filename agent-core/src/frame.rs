@@ -17,7 +17,7 @@
 //! *Resync.* 0xFF resets the framer in any state, silently. A damaged request is reported once, where it breaks; it
 //! ends at the bracket that closes it, at a bracket of the wrong kind, at a raw newline, or at 0xFF or 0xFE, whichever
 //! comes first. From there on bytes are dropped silently up to the next `{`. 0xFE in the middle of a request is
-//! damage; between requests it is dropped.
+//! damage; between requests it is as good as 0xFF.
 
 use crate::error::Damage;
 use crate::limits;
@@ -110,6 +110,7 @@ impl State {
 /// What a byte between two tokens begins. A key that is a word is damage, but it is known only at its end which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
+    Stray,
     Open,
     Close,
     Quote,
@@ -117,32 +118,30 @@ enum Token {
     Comma,
     /// A number or a keyword.
     Word,
-    Stray,
 }
 
+#[allow(clippy::as_conversions, clippy::indexing_slicing, reason = "evaluated by the compiler, or no loss")]
 impl Token {
     fn of(byte: u8) -> Self {
-        match byte {
-            b'{' | b'[' => Token::Open,
-            b'}' | b']' => Token::Close,
-            b'"' | b'\'' => Token::Quote,
-            b':' => Token::Colon,
-            b',' => Token::Comma,
-            b'a'..=b'z' | b'-' | b'0'..=b'9' => Token::Word,
-            _ => Token::Stray,
-        }
+        const TABLE: [Token; 128] = {
+            let mut table = [Token::Stray; 128];
+            let mut rest: &[u8] = b"-0123456789abcdefghijklmnopqrstuvwxyz";
+            while let [byte, behind @ ..] = rest {
+                table[*byte as usize] = Token::Word;
+                rest = behind;
+            }
+            (table[b'{' as usize], table[b'[' as usize]) = (Token::Open, Token::Open);
+            (table[b'}' as usize], table[b']' as usize]) = (Token::Close, Token::Close);
+            (table[b'"' as usize], table[b'\'' as usize]) = (Token::Quote, Token::Quote);
+            (table[b':' as usize], table[b',' as usize]) = (Token::Colon, Token::Comma);
+            table
+        };
+        TABLE.get(usize::from(byte)).copied().unwrap_or(Token::Stray)
     }
 
+    /// One of its own, but for [`Token::Stray`], which is never expected.
     const fn bit(self) -> u8 {
-        match self {
-            Token::Open => 1,
-            Token::Close => 2,
-            Token::Quote => 4,
-            Token::Colon => 8,
-            Token::Comma => 16,
-            Token::Word => 32,
-            Token::Stray => 0,
-        }
+        1 << self as u8 >> 1
     }
 }
 
@@ -195,6 +194,7 @@ impl Framer {
 
     /// Reads on until a request is complete, damaged, or the input is used up. `input` is advanced over what was
     /// consumed. After [`Scan::Complete`] and [`Scan::Damaged`] the next call begins with the next request.
+    #[inline(never)]
     pub fn scan<'f>(&mut self, frame: &'f mut [u8], input: &mut &[u8]) -> Scan<'f> {
         if self.is_clean() {
             self.len = 0;
@@ -251,8 +251,9 @@ impl Framer {
         self.len = self.len.wrapping_add(bytes.len());
     }
 
+    #[inline(never)]
     fn step(&mut self, byte: u8, frame: &mut [u8]) -> Step {
-        if byte == 0xFF {
+        if byte == 0xFF || byte == 0xFE && self.is_clean() {
             self.restart(State::Lost);
             return Step::Next;
         }
@@ -263,7 +264,6 @@ impl Framer {
                 return Step::Again;
             }
             State::Skip | State::SkipString | State::SkipEscape => return self.skip(byte),
-            State::Start if byte == 0xFE => return Step::Next,
             State::Word => return self.word(byte, frame),
             State::Text if byte == self.quote => {
                 self.put(frame, &[0]);
@@ -301,6 +301,7 @@ impl Framer {
     }
 
     /// The first byte of a token.
+    #[inline(never)]
     fn token(&mut self, byte: u8) -> Step {
         use State::{Colon, CommaOrEnd, Key, KeyOrEnd, Text, Value, ValueOrEnd, Word};
         let state = self.state;
@@ -349,6 +350,7 @@ impl Framer {
     }
 
     /// A byte of a number or a keyword, or the first behind it: then it is known which it was.
+    #[inline(never)]
     fn word(&mut self, byte: u8, frame: &mut [u8]) -> Step {
         if matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'E' | b'.' | b'+' | b'-') {
             self.put(frame, &[byte]);
@@ -371,6 +373,7 @@ impl Framer {
     }
 
     /// A byte in a string that does not end it: perhaps it completes an escape.
+    #[inline(never)]
     fn string(&mut self, byte: u8) -> Result<Option<u32>, Damage> {
         self.state = match self.state {
             State::Text if byte == b'\\' => {
@@ -423,6 +426,7 @@ impl Framer {
     }
 
     /// A digit of `\uXXXX`. The last one completes a character, or the first half of a pair.
+    #[inline(never)]
     fn digit(&mut self, digit: u8) -> Result<Option<u32>, Damage> {
         if digit > 0xF {
             return Err(Damage::InvalidUnicode);
@@ -445,6 +449,7 @@ impl Framer {
     }
 
     /// A byte behind the damage: only brackets, strings and newlines count.
+    #[inline(never)]
     fn skip(&mut self, byte: u8) -> Step {
         use State::{Skip, SkipEscape, SkipString};
         self.state = match (self.state, byte) {

@@ -8,18 +8,28 @@ use crate::error::Damage;
 const BOUND: &[u8; 21] = b"179769313486231580793";
 const BOUND_EXPONENT: i32 = 308;
 
-// The parts of a number, in the words of the RFC: behind which of them are we?
+// The parts of a number, in the words of the RFC: the last one that was seen.
 const START: u8 = 0;
-const MINUS: u8 = 1;
 const ZERO: u8 = 2;
 const INT: u8 = 3;
-const POINT: u8 = 4;
 const FRAC: u8 = 5;
-const E: u8 = 6;
 const SIGN: u8 = 7;
 const EXP: u8 = 8;
+const BAD: u8 = 9;
+
+/// What a byte makes of a part: a row for `-`, `+`, `.`, `e`, `0` and the other digits.
+const NEXT: [[u8; 9]; 6] = [
+    // START, minus, ZERO, INT, point, FRAC, e, SIGN, EXP
+    [1, BAD, BAD, BAD, BAD, BAD, SIGN, BAD, BAD],
+    [BAD, BAD, BAD, BAD, BAD, BAD, SIGN, BAD, BAD],
+    [BAD, BAD, 4, 4, BAD, BAD, BAD, BAD, BAD],
+    [BAD, BAD, 6, 6, BAD, 6, BAD, BAD, BAD],
+    [ZERO, ZERO, BAD, INT, FRAC, FRAC, EXP, EXP, EXP],
+    [INT, INT, BAD, INT, FRAC, FRAC, EXP, EXP, EXP],
+];
 
 /// Is this word a number, and one that a double can hold?
+#[inline(never)]
 pub(crate) fn check(word: &[u8]) -> Result<(), Damage> {
     let mut part = START;
     // Digits from the first that is not zero on, and how they compare with those of the bound.
@@ -30,36 +40,36 @@ pub(crate) fn check(word: &[u8]) -> Result<(), Damage> {
     let mut exponent = 0i32;
     let mut negative = false;
     for byte in word {
-        let digit = byte.wrapping_sub(b'0');
-        part = match (byte, part) {
-            (b'-', START) => MINUS,
-            (b'0', START | MINUS) => ZERO,
-            (b'1'..=b'9', START | MINUS) | (b'0'..=b'9', INT) => INT,
-            (b'.', ZERO | INT) => POINT,
-            (b'0'..=b'9', POINT | FRAC) => FRAC,
-            (b'e' | b'E', ZERO | INT | FRAC) => E,
-            (b'+' | b'-', E) => {
-                negative = *byte == b'-';
-                SIGN
-            }
-            (b'0'..=b'9', E | SIGN | EXP) => {
-                exponent = exponent.wrapping_mul(10).wrapping_add(i32::from(digit)).min(1_000_000);
-                EXP
-            }
+        let row = match byte {
+            b'-' => 0,
+            b'+' => 1,
+            b'.' => 2,
+            b'e' | b'E' => 3,
+            b'0' => 4,
+            b'1'..=b'9' => 5,
             _ => return Err(Damage::Stray),
         };
-        if matches!(part, ZERO | INT | FRAC) {
-            if digit > 0 || significant > 0 {
-                if let (Ordering::Equal, Some(bound)) = (order, BOUND.get(significant)) {
-                    order = byte.cmp(bound);
+        part = NEXT.get(row).and_then(|row: &[u8; 9]| row.get(usize::from(part))).copied().unwrap_or(BAD);
+        match part {
+            SIGN => negative = *byte == b'-',
+            EXP => {
+                let digit = i32::from(byte & 0xF);
+                exponent = exponent.wrapping_mul(10).wrapping_add(digit).min(1_000_000);
+            }
+            ZERO | INT | FRAC => {
+                if *byte != b'0' || significant > 0 {
+                    if let (Ordering::Equal, Some(bound)) = (order, BOUND.get(significant)) {
+                        order = byte.cmp(bound);
+                    }
+                    significant = significant.wrapping_add(1);
                 }
-                significant = significant.wrapping_add(1);
+                if part == INT {
+                    places = places.wrapping_add(1);
+                } else if significant == 0 && part == FRAC {
+                    places = places.wrapping_sub(1);
+                }
             }
-            if part == INT {
-                places = places.wrapping_add(1);
-            } else if part == FRAC && significant == 0 {
-                places = places.wrapping_sub(1);
-            }
+            _ => {}
         }
     }
     if !matches!(part, ZERO | INT | FRAC | EXP) {

@@ -77,8 +77,9 @@ impl Outbox {
     }
 
     /// The next bytes to send; none when all has been sent.
+    #[inline(never)]
     pub(crate) fn pending<'b, S: Spool>(&mut self, buffer: &'b mut [u8], spool: &mut S) -> Result<&'b [u8], SpoolLost> {
-        if self.spooled > 0 && self.sent >= self.len || self.spooled > 0 && self.fetched == 0 {
+        if self.spooled > 0 && (self.sent >= self.len || self.fetched == 0) {
             if self.fetched == 0 {
                 // All that waits goes through the spool, so that its order is kept and the buffer is free to carry it.
                 if !spool.put(self.spooled, buffer.get(..self.len).unwrap_or_default()) {
@@ -130,11 +131,13 @@ impl Reply<'_> {
     // Structure.
 
     /// Starts an object. Each of its members is a [`Reply::key`] and a value.
+    #[inline(never)]
     pub fn open_object(&mut self) {
         self.open(b'{');
     }
 
     /// Ends the object.
+    #[inline(never)]
     pub fn close_object(&mut self) {
         self.close(b'}');
     }
@@ -150,6 +153,7 @@ impl Reply<'_> {
     }
 
     /// The name of the next value: ASCII without anything to escape.
+    #[inline(never)]
     pub fn key(&mut self, name: &'static str) {
         self.string(name.as_bytes());
         self.part(b":");
@@ -219,6 +223,7 @@ impl Reply<'_> {
     }
 
     /// A value of a frame, as JSON of the strict kind.
+    #[inline(never)]
     fn echo(&mut self, mut value: &[u8]) {
         self.separate();
         while let Some(byte) = value.first() {
@@ -238,11 +243,13 @@ impl Reply<'_> {
     // Strings in parts.
 
     /// Starts a string whose parts follow.
+    #[inline(never)]
     pub fn open_string(&mut self) {
         self.open(b'"');
     }
 
     /// Ends the string.
+    #[inline(never)]
     pub fn close_string(&mut self) {
         self.close(b'"');
     }
@@ -324,6 +331,7 @@ impl Reply<'_> {
     }
 
     /// Ends the reply. It becomes an error when a part of it was lost.
+    #[inline(never)]
     pub(crate) fn finish(&mut self, id: Option<&[u8]>) {
         self.end(id);
         if self.failed {
@@ -356,6 +364,7 @@ impl Reply<'_> {
         }
     }
 
+    #[inline(never)]
     fn sentence(&mut self, error: Error<'_>) {
         let sentence = error.sentence();
         let mut words = sentence.words.iter();
@@ -380,6 +389,7 @@ impl Reply<'_> {
     }
 
     /// Forgets what there is of the reply, and of the failure to write it.
+    #[inline(never)]
     pub(crate) fn rewind(&mut self) {
         self.failed = false;
         self.comma = false;
@@ -390,6 +400,7 @@ impl Reply<'_> {
     }
 
     /// Forgets the value written so far, to write it anew.
+    #[inline(never)]
     pub(crate) fn restart(&mut self) {
         self.rewind();
         self.begin(self.delimited);

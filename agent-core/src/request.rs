@@ -25,6 +25,7 @@ pub struct Request<'f> {
 
 impl<'f> Request<'f> {
     /// Finds the members of a request. An error here is one of the whole text: there is no `id` to echo.
+    #[inline(never)]
     pub fn read(frame: &'f [u8]) -> Result<Self, Error<'f>> {
         check_keys(frame)?;
         let mut request = Request::default();
@@ -65,6 +66,7 @@ impl<'f> Arguments<'f> {
     }
 
     /// A mandatory argument of QAPI type `int`: 64 bits, signed, and written as an integer.
+    #[inline(never)]
     pub fn integer(&mut self, name: &'static str) -> Result<i64, Error<'f>> {
         let value = self.value(name).ok_or(Error::ParameterMissing(name))?;
         number::integer(value).ok_or(Error::ParameterType(name, "integer"))
@@ -77,6 +79,7 @@ impl<'f> Arguments<'f> {
     }
 
     /// All arguments have been asked for: any other is one too many.
+    #[inline(never)]
     pub fn finish(&self) -> Result<(), Error<'f>> {
         for (key, _) in members(self.object) {
             if !self.asked.iter().any(|name| key == name.as_bytes()) {
@@ -88,6 +91,7 @@ impl<'f> Arguments<'f> {
 }
 
 /// No object may have two members of the same name: what the framer, which remembers no names, could not see.
+#[inline(never)]
 fn check_keys(frame: &[u8]) -> Result<(), Error<'_>> {
     let mut rest = frame;
     while let Some(byte) = rest.first() {

@@ -49,6 +49,7 @@ impl<'buf> Session<'buf> {
     /// Consumes input and answers requests, until something has to be sent or waited for.
     ///
     /// Replies to requests that came together may wait together. Never called while something is pending.
+    #[inline(never)]
     pub fn feed<G: Guest + 'static, S: Spool>(
         &mut self,
         agent: &mut Agent<G>,
@@ -113,6 +114,7 @@ impl<'buf> Session<'buf> {
 
     /// The host has gone, or another one has come: forgets the request in the making, what was not sent, and the
     /// command that waits for its job.
+    #[inline(never)]
     pub fn reset<G: Guest>(&mut self, agent: &mut Agent<G>) {
         if let Stage::Parked(job) = self.stage {
             agent.guest.abandon(job);

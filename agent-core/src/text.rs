@@ -65,9 +65,9 @@ pub(crate) fn encode(code: u32) -> ([u8; 4], usize) {
     let more = |shift: u32| 0x80 | code >> shift & 0x3F;
     let (word, len) = match code {
         0 => (0xC080 << 16, 2),
-        ..=0x7F => (code << 24, 1),
-        ..=0x7FF => ((0xC0 | code >> 6) << 24 | more(0) << 16, 2),
-        ..=0xFFFF => ((0xE0 | code >> 12) << 24 | more(6) << 16 | more(0) << 8, 3),
+        1..=0x7F => (code << 24, 1),
+        0x80..=0x7FF => ((0xC0 | code >> 6) << 24 | more(0) << 16, 2),
+        0x800..=0xFFFF => ((0xE0 | code >> 12) << 24 | more(6) << 16 | more(0) << 8, 3),
         _ => ((0xF0 | code >> 18) << 24 | more(12) << 16 | more(6) << 8 | more(0), 4),
     };
     (word.to_be_bytes(), len)

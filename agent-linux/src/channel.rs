@@ -84,33 +84,15 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Opens a channel. A device that another process holds is waited for; one that is missing is an error.
-    pub fn open(
-        place: &Place,
-        token: u64,
-        options: &Options,
-        memory: &'static mut ChannelMemory,
-    ) -> Result<Self, Errno> {
+    /// A channel that is not open yet.
+    pub fn new(place: &Place, token: u64, options: &Options, memory: &'static mut ChannelMemory) -> Self {
         let ChannelMemory { input, frame, replies } = memory;
-        let mut listener = None;
-        let line = match open_line(place) {
-            Ok(stream) if place.method == Method::UnixListen => {
-                listener = Some(stream);
-                Line::Listening
-            }
-            Ok(stream) => Line::Stream(stream),
-            Err(Errno::BUSY) => {
-                say(&[place.path.to_bytes(), b" is held by another process: waiting for it"]);
-                Line::Absent(Absent::new(place.path, true)?)
-            }
-            Err(error) => return Err(error),
-        };
-        Ok(Channel {
+        Channel {
             place: *place,
             verbose: options.verbose,
             token,
-            line,
-            listener,
+            line: Line::Listening,
+            listener: None,
             session: Session::new(frame.0.get_mut(..options.max_request).unwrap_or_default(), &mut replies.0),
             spool: Spool::new(),
             input: &mut input.0,
@@ -121,7 +103,22 @@ impl Channel {
             bulk: false,
             deadline_ms: NEVER,
             armed: None,
-        })
+        }
+    }
+
+    /// Opens it. A device that another process holds is waited for; one that is missing is an error.
+    #[inline(never)]
+    pub fn open(&mut self) -> Result<(), Errno> {
+        match open_line(&self.place) {
+            Ok(stream) if self.place.method == Method::UnixListen => self.listener = Some(stream),
+            Ok(stream) => self.line = Line::Stream(stream),
+            Err(Errno::BUSY) => {
+                say(b"% is held by another process: waiting for it", &[self.place.path.to_bytes()]);
+                self.line = Line::Absent(Absent::new(self.place.path, true)?);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// When [`Channel::tick`] wants to be called, in milliseconds of the monotonic clock.
@@ -130,6 +127,7 @@ impl Channel {
     }
 
     /// Tells epoll what is being waited for, if that has changed.
+    #[inline(never)]
     pub fn arm(&mut self, epoll: BorrowedFd<'_>) -> Result<(), Errno> {
         let mut interest = match self.line {
             Line::Stream(_) if self.blocked => EventFlags::OUT,
@@ -159,6 +157,7 @@ impl Channel {
     }
 
     /// Something happened on the descriptor.
+    #[inline(never)]
     pub fn handle(&mut self, flags: EventFlags, agent: &mut Agent<LinuxGuest>, epoll: BorrowedFd<'_>) {
         let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
         let busy = self.blocked || self.session.is_parked();
@@ -187,6 +186,7 @@ impl Channel {
     }
 
     /// A deadline has passed.
+    #[inline(never)]
     pub fn tick(&mut self, agent: &mut Agent<LinuxGuest>) {
         self.deadline_ms = NEVER;
         match &self.line {
@@ -214,7 +214,7 @@ impl Channel {
             Flow::Waiting => {}
             Flow::Ended if self.place.method == Method::VirtioSerial => {
                 if !self.hung_up {
-                    self.report(b": no host is connected");
+                    self.report(b"no host is connected");
                 }
                 self.hung_up = true;
                 self.forget(agent);
@@ -222,21 +222,22 @@ impl Channel {
             Flow::Ended if self.session.is_parked() => self.ended = true,
             Flow::Ended => self.end(agent),
             Flow::Lost(error) => {
-                self.report(b": lost");
                 self.report(errno_text(sys::errno(error)));
                 self.end(agent);
             }
         }
-        if self.bulk && self.unread.0 == self.unread.1 {
-            if let Some((frame, replies)) = self.session.idle_memory() {
-                memory::give_back(frame);
-                memory::give_back(replies);
-                memory::give_back(&mut self.input[..]);
-                self.bulk = false;
-            }
+        if self.bulk
+            && self.unread.0 == self.unread.1
+            && let Some((frame, replies)) = self.session.idle_memory()
+        {
+            memory::give_back(frame);
+            memory::give_back(replies);
+            memory::give_back(&mut self.input[..]);
+            self.bulk = false;
         }
     }
 
+    #[inline(never)]
     fn transfer(&mut self, agent: &mut Agent<LinuxGuest>, mut readable: bool) -> Flow {
         let Line::Stream(stream) = &self.line else {
             return Flow::Waiting;
@@ -317,6 +318,7 @@ impl Channel {
         self.deadline_ms = NEVER;
     }
 
+    #[inline(never)]
     fn accept(&mut self, epoll: BorrowedFd<'_>) {
         let Some(listener) = &self.listener else {
             return;
@@ -326,7 +328,7 @@ impl Channel {
                 // The others wait in the backlog.
                 let _ = epoll::modify(epoll, listener, EventData::new_u64(self.token), EventFlags::empty());
                 self.change_line(Line::Stream(stream));
-                self.report(b": a host has connected");
+                self.report(b"a host has connected");
             }
             // The host went away before its turn came.
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
@@ -349,7 +351,7 @@ impl Channel {
     fn look_for_device(&mut self) {
         if let Ok(stream) = open_line(&self.place) {
             self.change_line(Line::Stream(stream));
-            self.report(b": opened again");
+            self.report(b"opened again");
         } else if let Line::Absent(absent) = &mut self.line {
             self.deadline_ms = absent.next_look().map_or(NEVER, after_ms);
         }
@@ -358,7 +360,7 @@ impl Channel {
     #[inline(never)]
     fn report(&self, what: &[u8]) {
         if self.verbose {
-            say(&[self.place.path.to_bytes(), what]);
+            say(b"%: %", &[self.place.path.to_bytes(), what]);
         }
     }
 }

@@ -39,17 +39,6 @@ pub enum Method {
     UnixListen,
 }
 
-impl Method {
-    fn from_name(name: &'static CStr) -> Result<Self, Error> {
-        match name.to_bytes() {
-            b"virtio-serial" => Ok(Method::VirtioSerial),
-            b"isa-serial" => Ok(Method::IsaSerial),
-            b"unix-listen" => Ok(Method::UnixListen),
-            name => Err(Error("unknown method '", name, "': it must be virtio-serial, isa-serial or unix-listen")),
-        }
-    }
-}
-
 /// A channel to open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -60,10 +49,10 @@ pub struct Place {
 }
 
 /// What the command line asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
     /// Run the agent.
-    Serve(Options),
+    Serve,
     /// Print [`HELP`].
     Help,
     /// Print the version.
@@ -73,7 +62,7 @@ pub enum Request {
 /// How the agent shall run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// At least one channel.
+    /// The channels to open.
     pub channels: Vec<Place, CHANNELS>,
     /// Say what happens to the channels.
     pub verbose: bool,
@@ -81,19 +70,23 @@ pub struct Options {
     pub max_request: usize,
 }
 
-/// What is wrong with the command line: a sentence with a word of the command line in its middle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Error(pub &'static str, pub &'static [u8], pub &'static str);
+impl Default for Options {
+    fn default() -> Self {
+        Options { channels: Vec::new(), verbose: false, max_request: REQUEST_BYTES }
+    }
+}
 
-/// Letter (0 if there is none), name, and whether a value follows. The order is that of the numbers below.
-const OPTIONS: [(u8, &str, bool); 7] = [
-    (b'm', "method", true),
-    (b'p', "path", true),
-    (b't', "statedir", true),
-    (0, "max-request", true),
-    (b'v', "verbose", false),
-    (b'V', "version", false),
-    (b'h', "help", false),
+/// What is wrong with the command line: a sentence, and the word that stands for its `%`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Error(pub &'static str, pub &'static [u8]);
+
+/// The letter and the name of each option, in the order of the numbers below. Those before [`VERBOSE`] have a value.
+const OPTIONS: [&[u8]; 7] = [b"mmethod", b"ppath", b"tstatedir", b"\0max-request", b"vverbose", b"Vversion", b"hhelp"];
+
+const METHODS: [(&[u8], Method); 3] = [
+    (b"virtio-serial", Method::VirtioSerial),
+    (b"isa-serial", Method::IsaSerial),
+    (b"unix-listen", Method::UnixListen),
 ];
 
 const METHOD: usize = 0;
@@ -103,65 +96,69 @@ const MAX_REQUEST: usize = 3;
 const VERBOSE: usize = 4;
 const VERSION: usize = 5;
 
-const TRY_HELP: &str = "', try 'nanoga --help' for more information";
-
 /// Reads the words behind the program's name.
-pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>) -> Result<Request, Error> {
-    let mut options = Options { channels: Vec::new(), verbose: false, max_request: REQUEST_BYTES };
+#[inline(never)]
+pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>, options: &mut Options) -> Result<Action, Error> {
     // A path before the first method.
     let mut first_path = c"";
     while let Some(word) = words.next() {
         let text = word.to_bytes();
         let mut at = 1usize;
-        while at < text.len() || text == b"-" {
-            let (option, end) = match text {
+        while at < text.len() || at == 1 {
+            let (option, value_at) = match text {
                 [b'-', b'-', name @ ..] => {
                     let end = name.iter().position(|byte| *byte == b'=').unwrap_or(name.len());
-                    let name = name.get(..end).unwrap_or_default();
-                    (OPTIONS.iter().position(|option| option.1.as_bytes() == name), end.wrapping_add(2))
+                    let name = name.get(..end);
+                    at = text.len();
+                    (OPTIONS.iter().position(|option| option.get(1..) == name), end.wrapping_add(3))
                 }
                 [b'-', _, ..] => {
-                    let letter = text.get(at).copied().unwrap_or_default();
-                    (OPTIONS.iter().position(|option| option.0 == letter), at.wrapping_add(1))
+                    let letter = text.get(at);
+                    at = at.wrapping_add(1);
+                    (OPTIONS.iter().position(|option| option.first() == letter), at)
                 }
-                _ => return Err(Error("unexpected argument '", text, TRY_HELP)),
+                _ => return Err(Error("unexpected argument '%', try 'nanoga --help' for more information", text)),
             };
             let Some(option) = option else {
-                return Err(Error("unknown option '", text, TRY_HELP));
+                return Err(Error("unknown option '%', try 'nanoga --help' for more information", text));
             };
-            let is_long = text.starts_with(b"--");
-            let mut value = c"";
-            at = end;
+            // Behind the letter, behind `=`, or in the next word.
+            let mut value = sys::tail(word, value_at);
             if option < VERBOSE {
                 at = text.len();
-                // Behind the letter, behind `=`, or in the next word.
-                value = sys::tail(word, end.wrapping_add(usize::from(is_long)));
-                if end == text.len() {
-                    value = words.next().ok_or(Error("option '", text, "' needs a value, try 'nanoga --help'"))?;
+                if value_at >= text.len() && !text.ends_with(b"=") {
+                    value = words.next().ok_or(Error("option '%' needs a value, try 'nanoga --help'", text))?;
                 }
-            } else if is_long && end < text.len() {
-                return Err(Error("option '", text, "' takes no value"));
+            } else if value_at < text.len() && text.starts_with(b"--") {
+                return Err(Error("option '%' takes no value", text));
             }
             match option {
                 METHOD => {
-                    let place = Place { method: Method::from_name(value)?, path: first_path };
+                    let Some((_, method)) = METHODS.iter().find(|(name, _)| *name == value.to_bytes()) else {
+                        let form = "unknown method '%': it must be virtio-serial, isa-serial or unix-listen";
+                        return Err(Error(form, value.to_bytes()));
+                    };
+                    if options.channels.push(Place { method: *method, path: first_path }).is_err() {
+                        return Err(Error("too many channels: '%'", text));
+                    }
                     first_path = c"";
-                    options.channels.push(place).map_err(|_| Error("too many channels: '", text, "'"))?;
                 }
-                PATH => *options.channels.last_mut().map_or(&mut first_path, |place| &mut place.path) = value,
+                PATH => match options.channels.last_mut() {
+                    Some(place) => place.path = value,
+                    None => first_path = value,
+                },
                 // Accepted, so that a unit file for qemu-ga works; there is nothing to keep yet.
                 STATEDIR => {}
                 MAX_REQUEST => {
-                    let number = parse_number(value.to_bytes());
-                    if !(REQUEST_BYTES_MIN..=REQUEST_BYTES).contains(&number) {
-                        let rule = "--max-request must be a number from 1024 to 262144, not '";
-                        return Err(Error(rule, value.to_bytes(), "'"));
+                    options.max_request = parse_number(value.to_bytes());
+                    if !(REQUEST_BYTES_MIN..=REQUEST_BYTES).contains(&options.max_request) {
+                        let form = "--max-request must be a number from 1024 to 262144, not '%'";
+                        return Err(Error(form, value.to_bytes()));
                     }
-                    options.max_request = number;
                 }
                 VERBOSE => options.verbose = true,
-                VERSION => return Ok(Request::Version),
-                _ => return Ok(Request::Help),
+                VERSION => return Ok(Action::Version),
+                _ => return Ok(Action::Help),
             }
         }
     }
@@ -173,11 +170,11 @@ pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>) -> Result<Request, 
             place.path = match place.method {
                 Method::VirtioSerial => c"/dev/virtio-ports/org.qemu.guest_agent.0",
                 Method::IsaSerial => c"/dev/ttyS0",
-                Method::UnixListen => return Err(Error("method '", b"unix-listen", "' needs a path: -p PATH")),
+                Method::UnixListen => return Err(Error("method '%' needs a path: -p PATH", b"unix-listen")),
             };
         }
     }
-    Ok(Request::Serve(options))
+    Ok(Action::Serve)
 }
 
 /// The number, or 0 if it is none or too large.
@@ -198,10 +195,9 @@ mod tests {
     use super::*;
 
     fn serve(words: &[&'static CStr]) -> Options {
-        match parse(&mut words.iter().copied()) {
-            Ok(Request::Serve(options)) => options,
-            other => panic!("{words:?}: {other:?}"),
-        }
+        let mut options = Options::default();
+        assert_eq!(parse(&mut words.iter().copied(), &mut options), Ok(Action::Serve), "{words:?}");
+        options
     }
 
     fn places(words: &[&'static CStr]) -> std::vec::Vec<(Method, &'static str)> {
@@ -225,15 +221,15 @@ mod tests {
             &[c"-munix-listen", c"-p/run/ga"],
             &[c"-vm", c"unix-listen", c"-vp/run/ga"],
             &[c"--method=unix-listen", c"--path=/run/ga"],
-            &[c"--method", c"unix-listen", c"--path", c"/run/ga", c"--"],
+            &[c"--method", c"unix-listen", c"--path", c"/run/ga"],
             &[c"-m", c"unix-listen", c"-p", c"/other", c"-p", c"/run/ga", c"-t", c"/var/run"],
         ] {
             assert_eq!(places(words), want, "{words:?}");
         }
         assert!(serve(&[c"-v"]).verbose);
         assert_eq!(serve(&[c"--max-request=1024"]).max_request, 1024);
-        assert_eq!(parse(&mut [c"-V"].into_iter()), Ok(Request::Version));
-        assert_eq!(parse(&mut [c"--help", c"--nonsense"].into_iter()), Ok(Request::Help));
+        assert_eq!(parse(&mut [c"-V"].into_iter(), &mut Options::default()), Ok(Action::Version));
+        assert_eq!(parse(&mut [c"--help", c"--nonsense"].into_iter(), &mut Options::default()), Ok(Action::Help));
     }
 
     #[test]
@@ -269,8 +265,10 @@ mod tests {
             (&[c"--max-request="], "--max-request must be a number from 1024 to 262144, not ''"),
             (&[c"-misa-serial"; 5], "too many channels: '-misa-serial'"),
         ] {
-            let Err(Error(before, word, after)) = parse(&mut words.iter().copied()) else { panic!("{words:?}") };
-            assert_eq!(std::format!("{before}{}{after}", str::from_utf8(word).unwrap()), want);
+            let Err(Error(form, word)) = parse(&mut words.iter().copied(), &mut Options::default()) else {
+                panic!("{words:?}")
+            };
+            assert_eq!(form.replace('%', str::from_utf8(word).unwrap()), want);
         }
     }
 }

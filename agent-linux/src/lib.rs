@@ -31,33 +31,32 @@ pub mod sys;
 #[cfg(test)]
 mod testing;
 
+use agent_core::Agent;
 use agent_core::error::errno_text;
 use agent_core::guest::Errno;
-use agent_core::{Agent, VERSION};
 use heapless::Vec;
 
 use channel::Channel;
-use cli::{Error, Options, Request};
-use event_loop::EventLoop;
+use cli::{Action, Error, Options};
 use guest::LinuxGuest;
 use log::say;
-use memory::Memory;
+use memory::{CHANNELS, Memory};
 use sys::Strings;
+
+/// The text of `--version`.
+const VERSION_LINE: &str = concat!("nanoga ", env!("CARGO_PKG_VERSION"), " (QEMU Guest Agent 10.2.50)\n");
 
 /// Runs the agent until it is told to end; the result is the exit status of the process.
 pub fn run(mut arguments: Strings<'static>, memory: &'static mut Memory) -> u8 {
     sys::keep_standard_descriptors();
     arguments.next();
-    match cli::parse(&mut arguments) {
-        Ok(Request::Serve(options)) => return serve(&options, memory),
-        Ok(Request::Help) => sys::print(1, cli::HELP.as_bytes()),
-        Ok(Request::Version) => {
-            for part in ["nanoga (QEMU Guest Agent) ", VERSION, "\n"] {
-                sys::print(1, part.as_bytes());
-            }
-        }
-        Err(Error(before, word, after)) => {
-            say(&[before.as_bytes(), word, after.as_bytes()]);
+    let mut options = Options::default();
+    match cli::parse(&mut arguments, &mut options) {
+        Ok(Action::Serve) => return serve(&options, memory),
+        Ok(Action::Help) => sys::print(1, cli::HELP.as_bytes()),
+        Ok(Action::Version) => sys::print(1, VERSION_LINE.as_bytes()),
+        Err(Error(form, word)) => {
+            say(form.as_bytes(), &[word]);
             return 1;
         }
     }
@@ -66,21 +65,22 @@ pub fn run(mut arguments: Strings<'static>, memory: &'static mut Memory) -> u8 {
 
 /// Opens the channels, then serves them until a signal ends it.
 fn serve(options: &Options, memory: &'static mut Memory) -> u8 {
-    let mut channels = Vec::new();
+    let mut channels = Vec::<Channel, CHANNELS>::new();
     for ((token, place), memory) in (0..).zip(&options.channels).zip(&mut memory.channels) {
-        match Channel::open(place, token, options, memory) {
-            Ok(channel) => drop(channels.push(channel)),
-            Err(error) => return failed(place.path.to_bytes(), sys::errno(error)),
+        let mut channel = Channel::new(place, token, options, memory);
+        if let Err(error) = channel.open() {
+            return failed(place.path.to_bytes(), sys::errno(error));
         }
+        let _ = channels.push(channel);
     }
-    let agent = Agent::new(LinuxGuest::new(&mut memory.network));
-    match EventLoop::new(agent, channels).and_then(|mut event_loop| event_loop.run()) {
+    let mut agent = Agent::new(LinuxGuest::new(&mut memory.network));
+    match event_loop::run(&mut agent, &mut channels) {
         Ok(()) => 0,
         Err(error) => failed(b"event loop", error),
     }
 }
 
 fn failed(what: &[u8], error: Errno) -> u8 {
-    say(&[what, b": ", errno_text(error)]);
+    say(b"%: %", &[what, errno_text(error)]);
     1
 }

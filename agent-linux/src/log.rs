@@ -5,23 +5,37 @@ use crate::sys;
 /// Bytes of a line; what is longer is cut.
 const LINE: usize = 512;
 
-/// Says something: the parts stand one behind the other in one line, and `nanoga` before them.
+/// Says something in one line, behind the agent's name. `%` stands for the words, one after the other.
 #[inline(never)]
-pub fn say(parts: &[&[u8]]) {
-    let mut line = [0u8; LINE];
-    let mut len = 0usize;
-    for part in [&b"nanoga: "[..]].iter().chain(parts) {
-        for byte in *part {
-            // What a terminal would obey must not come from a path or a host.
-            if let Some(place) = line.get_mut(len) {
-                *place = if byte.is_ascii_control() { b'?' } else { *byte };
-                len = len.wrapping_add(1);
+pub fn say(form: &[u8], words: &[&[u8]]) {
+    let mut line = Line { bytes: [0; LINE], len: 0 };
+    let mut words = words.iter();
+    line.add(b"nanoga: ");
+    for byte in form {
+        match (byte, words.as_slice()) {
+            (b'%', [_, ..]) => line.add(words.next().copied().unwrap_or_default()),
+            _ => line.add(&[*byte]),
+        }
+    }
+    line.len = line.len.min(LINE - 1);
+    line.add(b"\n");
+    sys::print(2, line.bytes.get(..line.len).unwrap_or_default());
+}
+
+struct Line {
+    bytes: [u8; LINE],
+    len: usize,
+}
+
+impl Line {
+    #[inline(never)]
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if let Some(place) = self.bytes.get_mut(self.len) {
+                // What a terminal would obey must not come from a path.
+                *place = if byte.is_ascii_control() && *byte != b'\n' { b'?' } else { *byte };
+                self.len = self.len.wrapping_add(1);
             }
         }
     }
-    let end = len.min(LINE - 1);
-    if let Some(place) = line.get_mut(end) {
-        *place = b'\n';
-    }
-    sys::print(2, line.get(..=end).unwrap_or_default());
 }

@@ -37,6 +37,7 @@ enum Open {
 }
 
 impl Interfaces<'_, '_> {
+    #[inline(never)]
     fn event(&mut self, event: Event<'_>) {
         match event {
             Event::Restart => {
@@ -49,6 +50,7 @@ impl Interfaces<'_, '_> {
         }
     }
 
+    #[inline(never)]
     fn link(&mut self, link: &Link<'_>) {
         self.close();
         self.open = Open::Link(link.statistics);
@@ -66,6 +68,7 @@ impl Interfaces<'_, '_> {
         self.reply.close_string();
     }
 
+    #[inline(never)]
     fn address(&mut self, address: &Address) {
         if let Open::Link(statistics) = self.open {
             self.open = Open::Addresses(statistics);
@@ -94,6 +97,7 @@ impl Interfaces<'_, '_> {
     }
 
     /// Writes the rest of the open interface.
+    #[inline(never)]
     fn close(&mut self) {
         match self.open {
             Open::None => return,
@@ -122,6 +126,7 @@ fn ipv4(reply: &mut Reply<'_>, ip: Ipv4Addr) {
 
 /// RFC 5952, as inet_ntop(3) writes it: the longest run of two or more zero groups (the first of equals) as `::`,
 /// lower case, and the last four bytes of an IPv4-mapped or -compatible address in dotted form.
+#[inline(never)]
 fn ipv6(reply: &mut Reply<'_>, ip: Ipv6Addr) {
     let groups = ip.segments();
     let (start, end) = longest_zero_run(&groups);

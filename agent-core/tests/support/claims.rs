@@ -4,6 +4,7 @@
 use agent_core::frame::{Framer, Scan};
 use serde_json::Value;
 
+use super::model::{self, Answer};
 use super::{FakeGuest, Host, REPLY_BYTES, REQUEST_BYTES, SPOOL_BYTES, replies};
 
 /// The answers do not depend on how the input is cut into pieces, each is a line of JSON, and after 0xFF the channel
@@ -44,7 +45,7 @@ pub fn framer_agrees_with_serde_json(input: &[u8]) {
     let text = [input, b"\n"].concat();
     let mut rest = &text[..];
     let ours = match framer.scan(&mut frame, &mut rest) {
-        Scan::Complete(value) if rest.iter().all(u8::is_ascii_whitespace) => Some(value.to_vec()),
+        Scan::Complete(value) if rest.iter().all(|b| b" \t\r\n".contains(b)) => Some(value.to_vec()),
         _ => None,
     };
     let mut reader = serde_json::Deserializer::from_slice(input);
@@ -105,4 +106,28 @@ pub fn id_is_echoed(id: &Value) {
     let mut host = Host::lend(FakeGuest::default(), &mut frame, &mut reply);
     let output = host.send(serde_json::json!({"id": id, "execute": "guest-ping"}).to_string().as_bytes());
     assert_eq!(replies(&output), [(false, serde_json::json!({"return": {}, "id": id}))]);
+}
+
+/// One JSON value gets the one answer that a plain model of the protocol predicts.
+pub fn requests_are_answered_as_the_model_says(input: &[u8]) {
+    // What the two see differently by intent, as above; and what would not fit.
+    if input.len() > REQUEST_BYTES / 2 || input.iter().any(|b| matches!(b, 0xFE | 0xFF | b'\'' | 0xC0)) {
+        return;
+    }
+    let Some(answer) = model::answer(input) else {
+        return;
+    };
+    let (mut frame, mut reply) = (vec![0xAA; REQUEST_BYTES], vec![0xAA; REPLY_BYTES]);
+    let mut host = Host::lend(FakeGuest::default(), &mut frame, &mut reply);
+    // A newline ends a number or keyword at the top level.
+    let got = replies(&host.send(&[input, b"\n"].concat()));
+    match answer {
+        Answer::Exactly(delimited, reply) => assert_eq!(got, [(delimited, reply)], "{}", input.escape_ascii()),
+        Answer::Something(id) => {
+            assert_eq!(got.len(), 1, "{}", input.escape_ascii());
+            let (delimited, reply) = &got[0];
+            assert!(!delimited && reply.get("return").is_some(), "{}: {reply}", input.escape_ascii());
+            assert_eq!(reply.get("id"), id.as_ref(), "{}", input.escape_ascii());
+        }
+    }
 }

@@ -11,6 +11,7 @@
 #![allow(clippy::expect_used, reason = "a test says what went wrong by panicking")]
 
 pub mod claims;
+pub mod model;
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -28,9 +29,9 @@ pub struct FakeGuest {
     pub suspends: Vec<Suspend>,
     /// Jobs that run until [`FakeGuest::end_jobs`].
     pub running: Vec<Job>,
-    ended: Vec<Job>,
+    pub ended: Vec<Job>,
     pub abandoned: Vec<Job>,
-    jobs: u32,
+    pub jobs: u32,
     /// The walk over the interfaces.
     pub links: Vec<FakeEvent>,
     pub links_error: Option<Errno>,

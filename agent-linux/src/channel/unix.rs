@@ -14,6 +14,7 @@ const BACKLOG: i32 = 1;
 
 /// Listens at a path that only the agent's user may connect to. A socket that nobody listens at any more is replaced;
 /// one that is in use, or anything else that stands there, is left alone.
+#[inline(never)]
 pub(super) fn listen(path: &CStr) -> Result<OwnedFd, Errno> {
     let address = SocketAddrUnix::new(path)?;
     let listener = stream_socket()?;

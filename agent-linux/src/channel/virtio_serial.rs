@@ -18,6 +18,7 @@ pub(super) fn open(path: &CStr) -> Result<OwnedFd, Errno> {
     }
 }
 
+#[inline(never)]
 fn open_by_name(path: &[u8]) -> Result<OwnedFd, Errno> {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let ports = sys::open(CWD, c"/sys/class/virtio-ports", OFlags::RDONLY)?;
@@ -32,6 +33,7 @@ fn open_by_name(path: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 /// A port whose name has not arrived yet has none.
+#[inline(never)]
 fn has_name(ports: BorrowedFd<'_>, port: &CStr, name: &[u8]) -> Result<bool, Errno> {
     let port = sys::open(ports, port, OFlags::PATH)?;
     let file = sys::open(port.as_fd(), c"name", OFlags::RDONLY)?;
@@ -41,6 +43,7 @@ fn has_name(ports: BorrowedFd<'_>, port: &CStr, name: &[u8]) -> Result<bool, Err
     Ok(len.checked_sub(1).and_then(|end| text.get(..end)) == Some(name))
 }
 
+#[inline(never)]
 fn open_device(folder: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
     sys::open(folder, path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY)
 }

@@ -1,0 +1,35 @@
+//! The claims of `support/claims.rs` on the fuzzer's corpus, whole and damaged in every place.
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod support;
+
+use support::claims;
+
+fn corpus() -> Vec<Vec<u8>> {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/netlink");
+    let files = std::fs::read_dir(corpus).unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap());
+    let files: Vec<_> = files.collect();
+    assert!(!files.is_empty(), "no corpus");
+    files
+}
+
+#[test]
+fn all_that_fuzzers_found_still_holds() {
+    for input in corpus() {
+        claims::netlink_readers_are_total(&input);
+    }
+}
+
+#[test]
+fn a_datagram_damaged_anywhere_is_read_to_an_end() {
+    for input in corpus() {
+        for at in 0..input.len() {
+            claims::netlink_readers_are_total(&input[..at]);
+            for value in [0, 1, 3, 4, 15, 16, 0x7f, 0x80, 0xff] {
+                let mut damaged = input.clone();
+                damaged[at] = value;
+                claims::netlink_readers_are_total(&damaged);
+            }
+        }
+    }
+}

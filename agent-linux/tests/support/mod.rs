@@ -1,0 +1,11 @@
+//! Shared by the tests and the fuzz targets.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test says what went wrong by panicking"
+)]
+
+pub mod claims;

@@ -3,7 +3,7 @@
 use core::task::Poll;
 
 use crate::commands::{Call, Command, Run};
-use crate::error::{Error, Result};
+use crate::error::{Fault, Result};
 use crate::guest::{Guest, Job};
 use crate::reply::Reply;
 use crate::request::{Arguments, Request};
@@ -68,9 +68,9 @@ fn dispatch<'f, G: Guest + 'static>(
     if let Some(fault) = request.fault {
         return Err(fault);
     }
-    let name = request.execute.ok_or(Error::NoExecute)?;
+    let name = request.execute.ok_or(Fault::NoExecute.plain())?;
     let Some(command) = Command::TABLE.iter().find(|command| command.name.as_bytes() == name) else {
-        return Err(Error::UnknownCommand(name));
+        return Err(Fault::UnknownCommand.of(name));
     };
     if turn == Turn::Behind && matches!(command.run, Run::Later(..)) {
         return Ok(Outcome::Deferred);

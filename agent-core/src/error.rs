@@ -4,45 +4,25 @@
 //! tools look for them.
 
 use crate::guest::{Errno, SuspendError};
-use crate::limits;
 
 /// What a command returns.
 pub type Result<'f, T> = core::result::Result<T, Error<'f>>;
 
 /// Why a request got no result. It may borrow from the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Error<'f> {
-    /// The bytes are not JSON: what is wrong, and the token where it is.
-    Syntax(Damage, &'f [u8]),
-    /// The request is JSON, but no object.
-    NotAnObject,
-    /// The member `execute` is no string.
-    ExecuteNotString,
-    /// The member `arguments` is no object.
-    ArgumentsNotObject,
-    /// The request has a member that is none of `execute`, `arguments` and `id`.
-    UnexpectedMember(&'f [u8]),
-    /// The request names no command.
-    NoExecute,
-    /// There is no such command.
-    UnknownCommand(&'f [u8]),
-    /// The argument of this name has not that QAPI type.
-    ParameterType(&'static str, &'static str),
-    /// The argument of this name is mandatory.
-    ParameterMissing(&'static str),
-    /// The command has no such argument.
-    UnexpectedParameter(&'f [u8]),
-    /// The reply does not fit into the memory that there is for it.
-    ReplyTooLong,
-    /// The guest did not sleep.
-    Suspend(SuspendError),
-    /// The interfaces could not be read.
-    Interfaces(Errno),
+pub struct Error<'f> {
+    /// What is wrong.
+    pub fault: Fault,
+    /// With which word: it depends on the fault, as its form shows.
+    pub text: &'f [u8],
+    /// With which number.
+    pub number: u32,
 }
 
-/// What is wrong with the bytes of a request. The texts are the reference's, with more detail where that helps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Damage {
+/// What can be wrong with a request, or go wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    // The bytes are not JSON; the word is the token where that shows.
     /// A byte that cannot stand here; the token ends with it.
     Stray,
     /// Something else stands where a value should.
@@ -67,128 +47,131 @@ pub enum Damage {
     DuplicateKey,
     /// A number too large for a double: it could not be echoed.
     NumberRange,
-    /// More than [`limits::DEPTH`] brackets are open.
+    /// More than [`crate::limits::DEPTH`] brackets are open.
     Depth,
-    /// More than [`limits::MEMBERS`] members in one object.
+    /// More than [`crate::limits::MEMBERS`] members in one object.
     Members,
-    /// More bytes than this, without the white space between tokens.
-    TooLong(usize),
+    /// More bytes than the number, without the white space between tokens.
+    TooLong,
+
+    // The request is JSON, but not one that can be run.
+    /// It is no object.
+    NotAnObject,
+    /// The member `execute` is no string.
+    ExecuteNotString,
+    /// The member `arguments` is no object.
+    ArgumentsNotObject,
+    /// It has a member of this name, which is none of `execute`, `arguments` and `id`.
+    UnexpectedMember,
+    /// It names no command.
+    NoExecute,
+    /// There is no command of this name.
+    UnknownCommand,
+    /// The argument of this name is no integer.
+    NotAnInteger,
+    /// The argument of this name is mandatory.
+    ParameterMissing,
+    /// The command has no argument of this name.
+    UnexpectedParameter,
+
+    // The command did not work.
+    /// The reply does not fit into the memory that there is for it.
+    ReplyTooLong,
+    /// The guest cannot sleep this way.
+    SuspendUnsupported,
+    /// Writing this file failed, by the number.
+    SuspendWrite,
+    /// This program ended with the number.
+    SuspendHelper,
+    /// The job could not be started, by the number.
+    Job,
+    /// The interfaces could not be read, by the number.
+    Interfaces,
 }
 
-/// What goes into a sentence in the place of a `%`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Word<'f> {
-    Bytes(&'f [u8]),
-    Number(usize),
-}
+/// Bytes of a damaged token that are shown, from the front. Beyond: the rest is left out.
+const SHOWN_TOKEN_BYTES: usize = 40;
 
-/// A sentence: `%` stands for the words, one after the other.
-pub(crate) struct Sentence<'f> {
-    pub(crate) form: &'static str,
-    pub(crate) words: [Word<'f>; 2],
+impl Fault {
+    /// The error that needs no word.
+    pub const fn plain(self) -> Error<'static> {
+        self.of(&[])
+    }
+
+    /// The error with this word.
+    pub const fn of(self, text: &[u8]) -> Error<'_> {
+        Error { fault: self, text, number: 0 }
+    }
+
+    /// The error with the number of an error of the kernel.
+    pub fn by(self, errno: Errno) -> Error<'static> {
+        Error { number: u32::from(errno.0), ..self.plain() }
+    }
+
+    /// What to tell the host: `%` stands for the word, `#` for the number, `!` for what it says as an error number.
+    pub(crate) fn form(self) -> &'static str {
+        match self {
+            Fault::Stray => "JSON parse error, stray '%'",
+            Fault::ExpectingValue => "JSON parse error, expecting value",
+            Fault::KeyNotString => "JSON parse error, key is not a string in object",
+            Fault::MissingColon => "JSON parse error, missing : in object pair",
+            Fault::SeparatorInObject => "JSON parse error, expected separator in dict",
+            Fault::SeparatorInArray => "JSON parse error, expected separator in list",
+            Fault::InvalidKeyword => "JSON parse error, invalid keyword '%'",
+            Fault::InvalidEscape => "JSON parse error, invalid escape sequence in string",
+            Fault::InvalidUtf8 => "JSON parse error, invalid UTF-8 sequence in string",
+            Fault::InvalidUnicode => "JSON parse error, % is not a valid Unicode character",
+            Fault::DuplicateKey => "JSON parse error, duplicate key",
+            Fault::NumberRange => "JSON parse error, number out of range '%'",
+            Fault::Depth => "JSON nesting depth limit exceeded: at most 1024 brackets",
+            Fault::Members => "JSON token count limit exceeded: at most 1024 members of an object",
+            Fault::TooLong => "JSON token size limit exceeded: at most # bytes",
+            Fault::NotAnObject => "QMP input must be a JSON object",
+            Fault::ExecuteNotString => "QMP input member 'execute' must be a string",
+            Fault::ArgumentsNotObject => "QMP input member 'arguments' must be an object",
+            Fault::UnexpectedMember => "QMP input member '%' is unexpected",
+            Fault::NoExecute => "QMP input lacks member 'execute'",
+            Fault::UnknownCommand => "The command % has not been found",
+            Fault::NotAnInteger => "Invalid parameter type for '%', expected: integer",
+            Fault::ParameterMissing => "Parameter '%' is missing",
+            Fault::UnexpectedParameter => "Parameter '%' is unexpected",
+            Fault::ReplyTooLong => "the reply is larger than the guest's memory allows",
+            Fault::SuspendUnsupported => "the requested suspend mode is not supported by the guest",
+            Fault::SuspendWrite => "suspend: cannot write to '%': !",
+            Fault::SuspendHelper => "the helper program '%' returned an unexpected exit status code (#)",
+            Fault::Job => "failed to create child process: !",
+            Fault::Interfaces => "failed to get network interfaces: !",
+        }
+    }
 }
 
 impl<'f> Error<'f> {
     /// The QAPI error class (`QapiErrorClass`): libvirt takes `CommandNotFound` for "unsupported".
     pub fn class(&self) -> &'static str {
-        match self {
-            Error::UnknownCommand(_) => "CommandNotFound",
-            _ => "GenericError",
-        }
+        if self.fault == Fault::UnknownCommand { "CommandNotFound" } else { "GenericError" }
     }
 
-    /// What to tell the host.
-    #[inline(never)]
-    pub(crate) fn sentence(&self) -> Sentence<'f> {
-        let mut first = Word::Number(0);
-        let mut second = Word::Number(0);
-        let form = match *self {
-            Error::Syntax(damage, token) => {
-                first = match damage {
-                    Damage::Depth => Word::Number(limits::DEPTH),
-                    Damage::Members => Word::Number(limits::MEMBERS),
-                    Damage::TooLong(limit) => Word::Number(limit),
-                    Damage::InvalidUnicode => Word::Bytes(token.get(..6).unwrap_or(token)),
-                    _ => Word::Bytes(token.get(..limits::SHOWN_TOKEN_BYTES).unwrap_or(token)),
-                };
-                damage.form()
-            }
-            Error::NotAnObject => "QMP input must be a JSON object",
-            Error::ExecuteNotString => "QMP input member 'execute' must be a string",
-            Error::ArgumentsNotObject => "QMP input member 'arguments' must be an object",
-            Error::UnexpectedMember(name) => {
-                first = Word::Bytes(name);
-                "QMP input member '%' is unexpected"
-            }
-            Error::NoExecute => "QMP input lacks member 'execute'",
-            Error::UnknownCommand(name) => {
-                first = Word::Bytes(name);
-                "The command % has not been found"
-            }
-            Error::ParameterType(name, expected) => {
-                first = Word::Bytes(name.as_bytes());
-                second = Word::Bytes(expected.as_bytes());
-                "Invalid parameter type for '%', expected: %"
-            }
-            Error::ParameterMissing(name) => {
-                first = Word::Bytes(name.as_bytes());
-                "Parameter '%' is missing"
-            }
-            Error::UnexpectedParameter(name) => {
-                first = Word::Bytes(name);
-                "Parameter '%' is unexpected"
-            }
-            Error::ReplyTooLong => "the reply is larger than the guest's memory allows",
-            Error::Suspend(SuspendError::Unsupported) => "the requested suspend mode is not supported by the guest",
-            Error::Suspend(SuspendError::Write(file, errno)) => {
-                first = Word::Bytes(file.as_bytes());
-                second = errno_word(errno);
-                "suspend: cannot write to '%': %"
-            }
-            Error::Suspend(SuspendError::Helper(name, status)) => {
-                first = Word::Bytes(name.as_bytes());
-                second = Word::Number(usize::from(status));
-                "the helper program '%' returned an unexpected exit status code (%)"
-            }
-            Error::Suspend(SuspendError::Job(errno)) => {
-                first = errno_word(errno);
-                "failed to create child process: %"
-            }
-            Error::Interfaces(errno) => {
-                first = errno_word(errno);
-                "failed to get network interfaces: %"
-            }
+    /// The word, as much of it as is shown.
+    pub(crate) fn word(&self) -> &'f [u8] {
+        let shown = match self.fault {
+            Fault::InvalidUnicode => 6,
+            fault if fault < Fault::NotAnObject => SHOWN_TOKEN_BYTES,
+            _ => usize::MAX,
         };
-        Sentence { form, words: [first, second] }
+        self.text.get(..shown).unwrap_or(self.text)
     }
 }
 
-impl Damage {
-    fn form(self) -> &'static str {
-        match self {
-            Damage::Stray => "JSON parse error, stray '%'",
-            Damage::ExpectingValue => "JSON parse error, expecting value",
-            Damage::KeyNotString => "JSON parse error, key is not a string in object",
-            Damage::MissingColon => "JSON parse error, missing : in object pair",
-            Damage::SeparatorInObject => "JSON parse error, expected separator in dict",
-            Damage::SeparatorInArray => "JSON parse error, expected separator in list",
-            Damage::InvalidKeyword => "JSON parse error, invalid keyword '%'",
-            Damage::InvalidEscape => "JSON parse error, invalid escape sequence in string",
-            Damage::InvalidUtf8 => "JSON parse error, invalid UTF-8 sequence in string",
-            Damage::InvalidUnicode => "JSON parse error, % is not a valid Unicode character",
-            Damage::DuplicateKey => "JSON parse error, duplicate key",
-            Damage::NumberRange => "JSON parse error, number out of range '%'",
-            Damage::Depth => "JSON nesting depth limit exceeded: at most % brackets",
-            Damage::Members => "JSON token count limit exceeded: at most % members of an object",
-            Damage::TooLong(_) => "JSON token size limit exceeded: at most % bytes",
+impl From<SuspendError> for Error<'_> {
+    fn from(error: SuspendError) -> Self {
+        match error {
+            SuspendError::Unsupported => Fault::SuspendUnsupported.plain(),
+            SuspendError::Write(file, errno) => Error { text: file.as_bytes(), ..Fault::SuspendWrite.by(errno) },
+            SuspendError::Helper(name, status) => {
+                Error { number: u32::from(status), ..Fault::SuspendHelper.of(name.as_bytes()) }
+            }
+            SuspendError::Job(errno) => Fault::Job.by(errno),
         }
-    }
-}
-
-fn errno_word(errno: Errno) -> Word<'static> {
-    match errno_text(errno) {
-        b"" => Word::Number(usize::from(errno.0)),
-        text => Word::Bytes(text),
     }
 }
 

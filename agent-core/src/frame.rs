@@ -19,7 +19,7 @@
 //! comes first. From there on bytes are dropped silently up to the next `{`. 0xFE in the middle of a request is
 //! damage; between requests it is as good as 0xFF.
 
-use crate::error::Damage;
+use crate::error::{Error, Fault};
 use crate::limits;
 use crate::number;
 use crate::text::{self, Lead};
@@ -31,8 +31,8 @@ pub enum Scan<'f> {
     NeedMore,
     /// One complete value, in the form of a frame.
     Complete(&'f [u8]),
-    /// The request broke here, at this token. What is left of it will be skipped.
-    Damaged(Damage, &'f [u8]),
+    /// The request broke here. What is left of it will be skipped.
+    Damaged(Error<'f>),
 }
 
 /// The incremental scanner of one channel. The bytes of a request gather in a buffer that the caller lends.
@@ -155,7 +155,7 @@ enum Step {
     Complete,
     /// The request is complete without it.
     CompleteBefore,
-    Damaged(Damage),
+    Damaged(Fault),
 }
 
 impl Default for Framer {
@@ -199,7 +199,6 @@ impl Framer {
         if self.is_clean() {
             self.len = 0;
         }
-        let limit = frame.len();
         loop {
             if self.state == State::Text {
                 let run = text::plain_run(input, self.quote);
@@ -222,7 +221,7 @@ impl Framer {
                     match frame.get(..self.len) {
                         // The borrow has to end before the buffer is used again, so it is taken anew below.
                         Some(_) => break,
-                        None => Damage::TooLong(limit),
+                        None => Fault::TooLong,
                     }
                 }
                 Step::Damaged(damage) => {
@@ -234,8 +233,10 @@ impl Framer {
                     damage
                 }
             };
+            let limit = u32::try_from(frame.len()).unwrap_or(u32::MAX);
             let held = frame.get(..self.len).unwrap_or(frame);
-            return Scan::Damaged(damage, held.get(self.token..).unwrap_or_default());
+            let token = held.get(self.token..).unwrap_or_default();
+            return Scan::Damaged(Error { number: limit, ..damage.of(token) });
         }
         Scan::Complete(frame.get(..self.len).unwrap_or_default())
     }
@@ -292,7 +293,7 @@ impl Framer {
                 Step::Next
             }
             Err(damage) => {
-                if damage == Damage::InvalidUnicode {
+                if damage == Fault::InvalidUnicode {
                     self.token = self.escape;
                 }
                 Step::Damaged(damage)
@@ -310,12 +311,12 @@ impl Framer {
         let closes = self.in_object() == (byte == b'}');
         if state.expected() & token.bit() == 0 || token == Token::Close && !closes {
             return Step::Damaged(match (token, state) {
-                (Token::Stray, _) => Damage::Stray,
-                (_, Colon) => Damage::MissingColon,
-                (_, CommaOrEnd) if self.in_object() => Damage::SeparatorInObject,
-                (_, CommaOrEnd) => Damage::SeparatorInArray,
-                (Token::Open, Key | KeyOrEnd) => Damage::KeyNotString,
-                _ => Damage::ExpectingValue,
+                (Token::Stray, _) => Fault::Stray,
+                (_, Colon) => Fault::MissingColon,
+                (_, CommaOrEnd) if self.in_object() => Fault::SeparatorInObject,
+                (_, CommaOrEnd) => Fault::SeparatorInArray,
+                (Token::Open, Key | KeyOrEnd) => Fault::KeyNotString,
+                _ => Fault::ExpectingValue,
             });
         }
         self.state = match token {
@@ -323,7 +324,7 @@ impl Framer {
                 self.quote = byte;
                 Text
             }
-            Token::Open if self.depth >= limits::DEPTH => return Step::Damaged(Damage::Depth),
+            Token::Open if self.depth >= limits::DEPTH => return Step::Damaged(Fault::Depth),
             Token::Open => {
                 self.open(byte);
                 if byte == b'{' { KeyOrEnd } else { ValueOrEnd }
@@ -361,38 +362,38 @@ impl Framer {
         let damage = if [&b"true"[..], b"false", b"null"].contains(&word) {
             None
         } else if word.first().is_some_and(u8::is_ascii_lowercase) {
-            Some(Damage::InvalidKeyword)
+            Some(Fault::InvalidKeyword)
         } else {
             number::check(word).err()
         };
         match damage {
             Some(damage) => Step::Damaged(damage),
-            None if self.key => Step::Damaged(Damage::KeyNotString),
+            None if self.key => Step::Damaged(Fault::KeyNotString),
             None => self.value_ended(Step::CompleteBefore),
         }
     }
 
     /// A byte in a string that does not end it: perhaps it completes an escape.
     #[inline(never)]
-    fn string(&mut self, byte: u8) -> Result<Option<u32>, Damage> {
+    fn string(&mut self, byte: u8) -> Result<Option<u32>, Fault> {
         self.state = match self.state {
             State::Text if byte == b'\\' => {
                 self.escape = self.len.wrapping_sub(1);
                 self.code = 0;
                 State::Escape
             }
-            State::Text if byte < b' ' || byte == 0xFE => return Err(Damage::Stray),
+            State::Text if byte < b' ' || byte == 0xFE => return Err(Fault::Stray),
             State::Text => {
                 self.sequence = text::lead(byte);
                 if self.sequence.more == 0 {
-                    return Err(Damage::InvalidUtf8);
+                    return Err(Fault::InvalidUtf8);
                 }
                 State::Sequence
             }
             State::Sequence => {
                 let Lead { more, low, high } = self.sequence;
                 if !(low..=high).contains(&byte) {
-                    return Err(if byte == 0xFE { Damage::Stray } else { Damage::InvalidUtf8 });
+                    return Err(if byte == 0xFE { Fault::Stray } else { Fault::InvalidUtf8 });
                 }
                 self.sequence = Lead { more: more.wrapping_sub(1), low: 0x80, high: 0xBF };
                 if more == 1 { State::Text } else { State::Sequence }
@@ -410,7 +411,7 @@ impl Framer {
                     b'n' => b'\n',
                     b'r' => b'\r',
                     b't' => b'\t',
-                    _ => return Err(Damage::InvalidEscape),
+                    _ => return Err(Fault::InvalidEscape),
                 };
                 return Ok(Some(u32::from(code)));
             }
@@ -420,16 +421,16 @@ impl Framer {
                 self.digits = 4;
                 State::Digits
             }
-            _ => return Err(Damage::InvalidUnicode),
+            _ => return Err(Fault::InvalidUnicode),
         };
         Ok(None)
     }
 
     /// A digit of `\uXXXX`. The last one completes a character, or the first half of a pair.
     #[inline(never)]
-    fn digit(&mut self, digit: u8) -> Result<Option<u32>, Damage> {
+    fn digit(&mut self, digit: u8) -> Result<Option<u32>, Fault> {
         if digit > 0xF {
-            return Err(Damage::InvalidUnicode);
+            return Err(Fault::InvalidUnicode);
         }
         self.code = self.code << 4 | u32::from(digit);
         self.digits = self.digits.wrapping_sub(1);
@@ -443,7 +444,7 @@ impl Framer {
                 Ok(None)
             }
             (1.., 0xDC00) => Ok(Some(((first & 0x3FF) << 10).wrapping_add(0x1_0000) | second & 0x3FF)),
-            (1.., _) | (_, 0xDC00) => Err(Damage::InvalidUnicode),
+            (1.., _) | (_, 0xDC00) => Err(Fault::InvalidUnicode),
             _ => Ok(Some(second)),
         }
     }

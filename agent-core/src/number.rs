@@ -2,7 +2,7 @@
 
 use core::cmp::Ordering;
 
-use crate::error::Damage;
+use crate::error::Fault;
 
 /// The first digits of 2^1024 − 2^970, from where on a number rounds to infinity, and the exponent of the first.
 const BOUND: &[u8; 21] = b"179769313486231580793";
@@ -30,7 +30,7 @@ const NEXT: [[u8; 9]; 6] = [
 
 /// Is this word a number, and one that a double can hold?
 #[inline(never)]
-pub(crate) fn check(word: &[u8]) -> Result<(), Damage> {
+pub(crate) fn check(word: &[u8]) -> Result<(), Fault> {
     let mut part = START;
     // Digits from the first that is not zero on, and how they compare with those of the bound.
     let mut significant = 0usize;
@@ -47,7 +47,7 @@ pub(crate) fn check(word: &[u8]) -> Result<(), Damage> {
             b'e' | b'E' => 3,
             b'0' => 4,
             b'1'..=b'9' => 5,
-            _ => return Err(Damage::Stray),
+            _ => return Err(Fault::Stray),
         };
         part = NEXT.get(row).and_then(|row: &[u8; 9]| row.get(usize::from(part))).copied().unwrap_or(BAD);
         match part {
@@ -73,12 +73,12 @@ pub(crate) fn check(word: &[u8]) -> Result<(), Damage> {
         }
     }
     if !matches!(part, ZERO | INT | FRAC | EXP) {
-        return Err(Damage::Stray);
+        return Err(Fault::Stray);
     }
     let first = places.wrapping_add(if negative { exponent.wrapping_neg() } else { exponent });
     let reaches_bound = order == Ordering::Greater || order == Ordering::Equal && significant >= BOUND.len();
     if significant > 0 && (first > BOUND_EXPONENT || first == BOUND_EXPONENT && reaches_bound) {
-        return Err(Damage::NumberRange);
+        return Err(Fault::NumberRange);
     }
     Ok(())
 }
@@ -116,7 +116,7 @@ mod tests {
             assert_eq!(check(word.as_bytes()), Ok(()), "{word}");
         }
         for word in ["", "-", "01", "-01", "00", "1.", ".5", "1.e1", "1e", "1e+", "1-2", "1.2.3", "0x10", "1a", "--1"] {
-            assert_eq!(check(word.as_bytes()), Err(Damage::Stray), "{word}");
+            assert_eq!(check(word.as_bytes()), Err(Fault::Stray), "{word}");
         }
     }
 
@@ -149,7 +149,7 @@ mod tests {
             "0.18e309",
         ] {
             let infinite = word.parse::<f64>().unwrap().is_infinite();
-            assert_eq!(check(word.as_bytes()), if infinite { Err(Damage::NumberRange) } else { Ok(()) }, "{word}");
+            assert_eq!(check(word.as_bytes()), if infinite { Err(Fault::NumberRange) } else { Ok(()) }, "{word}");
         }
     }
 

@@ -9,7 +9,8 @@
 use embedded_io::{Read, Seek, SeekFrom, Write};
 use serde::Serialize;
 
-use crate::error::{Error, Word};
+use crate::error::{Error, Fault, errno_text};
+use crate::guest::Errno;
 use crate::request;
 use crate::text;
 
@@ -335,7 +336,7 @@ impl Reply<'_> {
     pub(crate) fn finish(&mut self, id: Option<&[u8]>) {
         self.end(id);
         if self.failed {
-            self.fail(Error::ReplyTooLong, id);
+            self.fail(Fault::ReplyTooLong.plain(), id);
         }
     }
 
@@ -351,7 +352,7 @@ impl Reply<'_> {
             self.string(error.class().as_bytes());
             self.key("desc");
             self.open_string();
-            self.sentence(error);
+            self.sentence(&error);
             self.close_string();
             self.close_object();
             self.end(id);
@@ -360,21 +361,17 @@ impl Reply<'_> {
             }
             // Not even the error fits: its id is too long. A line that is cut short would leave the host out of
             // step, and none at all leave it waiting.
-            (error, id) = (Error::ReplyTooLong, None);
+            (error, id) = (Fault::ReplyTooLong.plain(), None);
         }
     }
 
-    #[inline(never)]
-    fn sentence(&mut self, error: Error<'_>) {
-        let sentence = error.sentence();
-        let mut words = sentence.words.iter();
-        for byte in sentence.form.as_bytes() {
-            match (byte, words.len()) {
-                (b'%', 1..) => match words.next() {
-                    Some(Word::Bytes(bytes)) => self.part_escaped(bytes),
-                    Some(Word::Number(number)) => self.part_number(u64::try_from(*number).unwrap_or(0)),
-                    None => {}
-                },
+    fn sentence(&mut self, error: &Error<'_>) {
+        for byte in error.fault.form().as_bytes() {
+            let errno = u16::try_from(error.number).map_or(&b""[..], |number| errno_text(Errno(number)));
+            match byte {
+                b'%' => self.part_escaped(error.word()),
+                b'!' if !errno.is_empty() => self.part(errno),
+                b'!' | b'#' => self.part_number(u64::from(error.number)),
                 _ => self.part(&[*byte]),
             }
         }

@@ -6,7 +6,7 @@
 
 use heapless::Vec;
 
-use crate::error::{Damage, Error};
+use crate::error::{Error, Fault};
 use crate::limits;
 use crate::number;
 
@@ -30,21 +30,21 @@ impl<'f> Request<'f> {
         check_keys(frame)?;
         let mut request = Request::default();
         if frame.first() != Some(&b'{') {
-            return Err(Error::NotAnObject);
+            return Err(Fault::NotAnObject.plain());
         }
         for (name, value) in members(frame) {
             let kind = value.first();
             let fault = if name == b"execute" {
                 request.execute = Some(split_string(value).0);
-                (kind != Some(&b'"')).then_some(Error::ExecuteNotString)
+                (kind != Some(&b'"')).then_some(Fault::ExecuteNotString.plain())
             } else if name == b"arguments" {
                 request.arguments = value;
-                (kind != Some(&b'{')).then_some(Error::ArgumentsNotObject)
+                (kind != Some(&b'{')).then_some(Fault::ArgumentsNotObject.plain())
             } else if name == b"id" {
                 request.id = Some(value);
                 None
             } else {
-                Some(Error::UnexpectedMember(name))
+                Some(Fault::UnexpectedMember.of(name))
             };
             if request.fault.is_none() {
                 request.fault = fault;
@@ -68,8 +68,8 @@ impl<'f> Arguments<'f> {
     /// A mandatory argument of QAPI type `int`: 64 bits, signed, and written as an integer.
     #[inline(never)]
     pub fn integer(&mut self, name: &'static str) -> Result<i64, Error<'f>> {
-        let value = self.value(name).ok_or(Error::ParameterMissing(name))?;
-        number::integer(value).ok_or(Error::ParameterType(name, "integer"))
+        let value = self.value(name).ok_or(Fault::ParameterMissing.of(name.as_bytes()))?;
+        number::integer(value).ok_or(Fault::NotAnInteger.of(name.as_bytes()))
     }
 
     fn value(&mut self, name: &'static str) -> Option<&'f [u8]> {
@@ -83,7 +83,7 @@ impl<'f> Arguments<'f> {
     pub fn finish(&self) -> Result<(), Error<'f>> {
         for (key, _) in members(self.object) {
             if !self.asked.iter().any(|name| key == name.as_bytes()) {
-                return Err(Error::UnexpectedParameter(key));
+                return Err(Fault::UnexpectedParameter.of(key));
             }
         }
         Ok(())
@@ -109,8 +109,8 @@ fn check_keys(frame: &[u8]) -> Result<(), Error<'_>> {
         for count in 2usize.. {
             match others.next() {
                 None => break,
-                Some((other, _)) if other == key => return Err(Error::Syntax(Damage::DuplicateKey, key)),
-                Some(_) if count > limits::MEMBERS => return Err(Error::Syntax(Damage::Members, key)),
+                Some((other, _)) if other == key => return Err(Fault::DuplicateKey.of(key)),
+                Some(_) if count > limits::MEMBERS => return Err(Fault::Members.of(key)),
                 Some(_) => {}
             }
         }

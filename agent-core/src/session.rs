@@ -3,7 +3,6 @@
 //! It neither reads nor sends: the caller moves the bytes and decides when a host has gone.
 
 use crate::agent::{Agent, Outcome, Turn};
-use crate::error::Error;
 use crate::frame::{Framer, Scan};
 use crate::guest::{Guest, Job};
 use crate::reply::{Outbox, Spool, SpoolLost};
@@ -69,8 +68,8 @@ impl<'buf> Session<'buf> {
                 match self.framer.scan(self.frame, input) {
                     Scan::NeedMore => return if first { Fed::NeedMore } else { Fed::Reply },
                     Scan::Complete(frame) => frame,
-                    Scan::Damaged(damage, token) => {
-                        reply.fail(Error::Syntax(damage, token), None);
+                    Scan::Damaged(error) => {
+                        reply.fail(error, None);
                         continue;
                     }
                 }

@@ -3,7 +3,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Call;
-use crate::error::{Error, Result};
+use crate::error::{Fault, Result};
 use crate::guest::{Address, Event, Guest, Link, Statistics};
 use crate::reply::Reply;
 use crate::schema::NetworkInterfaceStat;
@@ -20,7 +20,7 @@ pub(super) fn interfaces<'f, G: Guest>(call: &mut Call<'_, 'f, G>) -> Result<'f,
     let walked = call.guest.interfaces(&mut |event| list.event(event));
     list.close();
     list.reply.close_list();
-    walked.map_err(Error::Interfaces)
+    walked.map_err(|errno| Fault::Interfaces.by(errno))
 }
 
 /// The list in the making.

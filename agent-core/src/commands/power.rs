@@ -24,10 +24,10 @@ pub(super) fn suspend_hybrid<'f, G: Guest>(call: &mut Call<'_, 'f, G>) -> Result
 fn suspend<'f, G: Guest>(call: &mut Call<'_, 'f, G>, mode: Suspend) -> Result<'f, Job> {
     call.arguments.finish()?;
 
-    call.guest.suspend(mode).map_err(Error::Suspend)
+    call.guest.suspend(mode).map_err(Error::from)
 }
 
 /// The guest is awake again, or could not sleep.
 pub(super) fn suspended<'f, G: Guest>(call: &mut Call<'_, 'f, G>, job: Job) -> Poll<Result<'f, ()>> {
-    call.guest.suspended(job).map_err(Error::Suspend)
+    call.guest.suspended(job).map_err(Error::from)
 }

@@ -2,8 +2,8 @@
 
 use core::task::Poll;
 
-use crate::commands::{Call, Command, Run};
-use crate::error::{Fault, Result};
+use crate::commands::{Call, Command, Failed, Result, Run};
+use crate::error::Fault;
 use crate::guest::{Guest, Job};
 use crate::reply::Reply;
 use crate::request::{Arguments, Request};
@@ -44,15 +44,12 @@ impl<G: Guest + 'static> Agent<G> {
 
     /// Answers the request in this frame.
     #[inline(never)]
-    pub(crate) fn answer<'r>(&'r mut self, frame: &[u8], turn: Turn, reply: Reply<'r>) -> Outcome {
-        let mut call = Call { guest: &mut self.guest, arguments: Arguments::new(&[]), reply };
-        let mut id = None;
-        let outcome = Request::read(frame).and_then(|request| {
-            id = request.id;
-            dispatch(&request, turn, &mut call)
-        });
-        outcome.unwrap_or_else(|error| {
-            call.reply.fail(error, id);
+    pub(crate) fn answer<'r>(&'r mut self, frame: &'r [u8], turn: Turn, reply: Reply<'r>) -> Outcome {
+        let request = Request::read(frame);
+        let arguments = Arguments::new(request.arguments);
+        let mut call = Call { guest: &mut self.guest, arguments, reply, error: Fault::NoExecute.plain() };
+        dispatch(&request, turn, &mut call).unwrap_or_else(|Failed| {
+            call.reply.fail(call.error, request.id);
             Outcome::Done
         })
     }
@@ -60,35 +57,32 @@ impl<G: Guest + 'static> Agent<G> {
 
 /// The checks in their order, then the command.
 #[inline(never)]
-fn dispatch<'f, G: Guest + 'static>(
-    request: &Request<'f>,
-    turn: Turn,
-    call: &mut Call<'_, 'f, G>,
-) -> Result<'f, Outcome> {
-    if let Some(fault) = request.fault {
-        return Err(fault);
+fn dispatch<'c, G: Guest + 'static>(request: &Request<'c>, turn: Turn, call: &mut Call<'c, G>) -> Result<Outcome> {
+    if let Some(error) = request.error {
+        return Err(call.fail(error));
     }
-    let name = request.execute.ok_or(Fault::NoExecute.plain())?;
+    let Some(name) = request.execute else {
+        return Err(call.fail(Fault::NoExecute.plain()));
+    };
     let Some(command) = Command::TABLE.iter().find(|command| command.name.as_bytes() == name) else {
-        return Err(Fault::UnknownCommand.of(name));
+        return Err(call.fail(Fault::UnknownCommand.of(name)));
     };
     if turn == Turn::Behind && matches!(command.run, Run::Later(..)) {
         return Ok(Outcome::Deferred);
     }
-    call.arguments = Arguments::new(request.arguments);
     call.reply.begin(command.delimited);
-    let parked = match (command.run, turn) {
-        (Run::Now(run), _) => run(call).map(|()| None),
+    let outcome = match (command.run, turn) {
+        (Run::Now(run), _) => run(call).map(|()| Outcome::Done),
         (Run::Later(_, finish), Turn::Resumed(job)) => match finish(call, job) {
-            Poll::Ready(done) => done.map(|()| None),
-            Poll::Pending => Ok(Some(job)),
+            Poll::Ready(done) => done.map(|()| Outcome::Done),
+            Poll::Pending => Ok(Outcome::Parked(job)),
         },
-        (Run::Later(start, _), _) => start(call).map(Some),
+        (Run::Later(start, _), _) => start(call).map(Outcome::Parked),
     }?;
-    if parked.is_some() || !command.answers {
-        call.reply.rewind();
-    } else {
+    if outcome == Outcome::Done && command.answers {
         call.reply.finish(request.id);
+    } else {
+        call.reply.rewind();
     }
-    Ok(parked.map_or(Outcome::Done, Outcome::Parked))
+    Ok(outcome)
 }

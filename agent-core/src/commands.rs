@@ -3,37 +3,75 @@
 //!
 //! A command is a function in the file of its domain. It reads top to bottom in three steps: parse all arguments and
 //! refuse others; do everything that can fail; write the value of the reply. To add one: write the function, add the
-//! row, add its vectors to `agent-core/tests/vectors/`.
+//! row, add its vectors to `agent-core/tests/`.
 
 mod info;
 mod network;
 mod power;
 mod sync;
 
-pub use info::VERSION;
-
 use core::task::Poll;
 
-use crate::error::Result;
+pub use info::VERSION;
+
+use crate::error::{Error, Fault};
 use crate::guest::{Guest, Job};
+use crate::number;
 use crate::reply::Reply;
 use crate::request::Arguments;
 
 /// What a command works with: the guest, its arguments, and the reply whose value it writes.
-pub struct Call<'c, 'f, G> {
+pub struct Call<'c, G> {
     /// What it may act on.
     pub guest: &'c mut G,
     /// What the host wants.
-    pub arguments: Arguments<'f>,
+    pub arguments: Arguments<'c>,
     /// Where exactly one value goes, unless the command fails.
     pub reply: Reply<'c>,
+    /// Why it failed, if it did.
+    pub(crate) error: Error<'c>,
+}
+
+/// The command did not work; why, stands in its [`Call`].
+///
+/// An error is too large to be handed from function to function: that cost a kilobyte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed;
+
+/// What a command returns.
+pub type Result<T> = core::result::Result<T, Failed>;
+
+impl<'c, G> Call<'c, G> {
+    /// Notes why the command fails.
+    pub fn fail(&mut self, error: Error<'c>) -> Failed {
+        self.error = error;
+        Failed
+    }
+
+    /// A mandatory argument of QAPI type `int`: 64 bits, signed, and written as an integer.
+    #[inline(never)]
+    pub fn integer(&mut self, name: &'static str) -> Result<i64> {
+        let Some(value) = self.arguments.value(name) else {
+            return Err(self.fail(Fault::ParameterMissing.of(name.as_bytes())));
+        };
+        number::integer(value).ok_or_else(|| self.fail(Fault::NotAnInteger.of(name.as_bytes())))
+    }
+
+    /// All arguments have been asked for: any other is one too many.
+    #[inline(never)]
+    pub fn no_more_arguments(&mut self) -> Result<()> {
+        match self.arguments.unexpected() {
+            Some(name) => Err(self.fail(Fault::UnexpectedParameter.of(name))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A command, or the first half of one that takes long. `T` is what it has besides the value in the reply.
-pub(crate) type Start<G, T> = for<'f> fn(&mut Call<'_, 'f, G>) -> Result<'f, T>;
+pub(crate) type Start<G, T> = fn(&mut Call<'_, G>) -> Result<T>;
 
 /// The second half: it writes the value when the job has ended.
-pub(crate) type Finish<G> = for<'f> fn(&mut Call<'_, 'f, G>, Job) -> Poll<Result<'f, ()>>;
+pub(crate) type Finish<G> = fn(&mut Call<'_, G>, Job) -> Poll<Result<()>>;
 
 /// How a command runs.
 pub(crate) enum Run<G: 'static> {

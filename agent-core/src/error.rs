@@ -5,9 +5,6 @@
 
 use crate::guest::{Errno, SuspendError};
 
-/// What a command returns.
-pub type Result<'f, T> = core::result::Result<T, Error<'f>>;
-
 /// Why a request got no result. It may borrow from the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Error<'f> {

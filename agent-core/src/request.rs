@@ -8,7 +8,6 @@ use heapless::Vec;
 
 use crate::error::{Error, Fault};
 use crate::limits;
-use crate::number;
 
 /// The members of a request. They borrow from its frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,42 +18,50 @@ pub struct Request<'f> {
     pub arguments: &'f [u8],
     /// Any value, to be echoed.
     pub id: Option<&'f [u8]>,
-    /// The first member that is not as it should be.
-    pub fault: Option<Error<'f>>,
+    /// The first thing that is not as it should be. Without an `id` if it is one of the whole text.
+    pub error: Option<Error<'f>>,
 }
 
 impl<'f> Request<'f> {
-    /// Finds the members of a request. An error here is one of the whole text: there is no `id` to echo.
+    /// Finds the members of a request.
     #[inline(never)]
-    pub fn read(frame: &'f [u8]) -> Result<Self, Error<'f>> {
-        check_keys(frame)?;
-        let mut request = Request::default();
+    pub fn read(frame: &'f [u8]) -> Self {
+        let mut request = Request { error: check_keys(frame), ..Request::default() };
+        if request.error.is_some() {
+            return request;
+        }
         if frame.first() != Some(&b'{') {
-            return Err(Fault::NotAnObject.plain());
+            request.error = Some(Fault::NotAnObject.plain());
         }
         for (name, value) in members(frame) {
             let kind = value.first();
             let fault = if name == b"execute" {
                 request.execute = Some(split_string(value).0);
-                (kind != Some(&b'"')).then_some(Fault::ExecuteNotString.plain())
+                if kind == Some(&b'"') {
+                    continue;
+                }
+                Fault::ExecuteNotString
             } else if name == b"arguments" {
                 request.arguments = value;
-                (kind != Some(&b'{')).then_some(Fault::ArgumentsNotObject.plain())
+                if kind == Some(&b'{') {
+                    continue;
+                }
+                Fault::ArgumentsNotObject
             } else if name == b"id" {
                 request.id = Some(value);
-                None
+                continue;
             } else {
-                Some(Fault::UnexpectedMember.of(name))
+                Fault::UnexpectedMember
             };
-            if request.fault.is_none() {
-                request.fault = fault;
+            if request.error.is_none() {
+                request.error = Some(fault.of(name));
             }
         }
-        Ok(request)
+        request
     }
 }
 
-/// The arguments of a command, by name. Each is asked for once; then [`Arguments::finish`] refuses the others.
+/// The arguments of a command, by name. Each is asked for once; what is left then is unexpected.
 pub struct Arguments<'f> {
     object: &'f [u8],
     asked: Vec<&'static str, { limits::ARGUMENTS }>,
@@ -65,34 +72,23 @@ impl<'f> Arguments<'f> {
         Arguments { object, asked: Vec::new() }
     }
 
-    /// A mandatory argument of QAPI type `int`: 64 bits, signed, and written as an integer.
-    #[inline(never)]
-    pub fn integer(&mut self, name: &'static str) -> Result<i64, Error<'f>> {
-        let value = self.value(name).ok_or(Fault::ParameterMissing.of(name.as_bytes()))?;
-        number::integer(value).ok_or(Fault::NotAnInteger.of(name.as_bytes()))
-    }
-
-    fn value(&mut self, name: &'static str) -> Option<&'f [u8]> {
+    /// The value of an argument, as it stands in the frame.
+    pub(crate) fn value(&mut self, name: &'static str) -> Option<&'f [u8]> {
         // More names than there is room for would show as an unexpected argument in the command's first test.
         let _ = self.asked.push(name);
         members(self.object).find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
     }
 
-    /// All arguments have been asked for: any other is one too many.
-    #[inline(never)]
-    pub fn finish(&self) -> Result<(), Error<'f>> {
-        for (key, _) in members(self.object) {
-            if !self.asked.iter().any(|name| key == name.as_bytes()) {
-                return Err(Fault::UnexpectedParameter.of(key));
-            }
-        }
-        Ok(())
+    /// The name of the first argument that was not asked for.
+    pub(crate) fn unexpected(&self) -> Option<&'f [u8]> {
+        let asked = |key: &[u8]| self.asked.iter().any(|name| key == name.as_bytes());
+        members(self.object).map(|(key, _)| key).find(|key| !asked(key))
     }
 }
 
 /// No object may have two members of the same name: what the framer, which remembers no names, could not see.
 #[inline(never)]
-fn check_keys(frame: &[u8]) -> Result<(), Error<'_>> {
+fn check_keys(frame: &[u8]) -> Option<Error<'_>> {
     let mut rest = frame;
     while let Some(byte) = rest.first() {
         if *byte != b'"' {
@@ -109,13 +105,13 @@ fn check_keys(frame: &[u8]) -> Result<(), Error<'_>> {
         for count in 2usize.. {
             match others.next() {
                 None => break,
-                Some((other, _)) if other == key => return Err(Fault::DuplicateKey.of(key)),
-                Some(_) if count > limits::MEMBERS => return Err(Fault::Members.of(key)),
+                Some((other, _)) if other == key => return Some(Fault::DuplicateKey.of(key)),
+                Some(_) if count > limits::MEMBERS => return Some(Fault::Members.of(key)),
                 Some(_) => {}
             }
         }
     }
-    Ok(())
+    None
 }
 
 /// The members of an object: names and values.

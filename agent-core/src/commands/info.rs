@@ -1,15 +1,14 @@
 //! What this agent is and can do.
 
-use super::{Call, Command};
-use crate::error::Result;
+use super::{Call, Command, Result};
 use crate::guest::Guest;
 
 /// The level of the protocol first, for tools that compare it with a release of QEMU; then ours.
 pub const VERSION: &str = concat!("10.2.50-nanoga-", env!("CARGO_PKG_VERSION"));
 
 /// `guest-info`: `{}` → `GuestAgentInfo`
-pub(super) fn info<'f, G: Guest + 'static>(call: &mut Call<'_, 'f, G>) -> Result<'f, ()> {
-    call.arguments.finish()?;
+pub(super) fn info<G: Guest + 'static>(call: &mut Call<'_, G>) -> Result<()> {
+    call.no_more_arguments()?;
 
     let reply = &mut call.reply;
     reply.open_object();

@@ -2,8 +2,8 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Call;
-use crate::error::{Fault, Result};
+use super::{Call, Result};
+use crate::error::Fault;
 use crate::guest::{Address, Event, Guest, Link, Statistics};
 use crate::reply::Reply;
 use crate::schema::NetworkInterfaceStat;
@@ -12,15 +12,15 @@ use crate::schema::NetworkInterfaceStat;
 ///
 /// `ip-addresses` and `statistics` are missing where an interface has no address; an alias (`eth0:1`) stands as an
 /// interface of its own and has no statistics.
-pub(super) fn interfaces<'f, G: Guest>(call: &mut Call<'_, 'f, G>) -> Result<'f, ()> {
-    call.arguments.finish()?;
+pub(super) fn interfaces<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
+    call.no_more_arguments()?;
 
     let mut list = Interfaces { reply: &mut call.reply, open: Open::None };
     list.reply.open_list();
     let walked = call.guest.interfaces(&mut |event| list.event(event));
     list.close();
     list.reply.close_list();
-    walked.map_err(|errno| Fault::Interfaces.by(errno))
+    walked.map_err(|errno| call.fail(Fault::Interfaces.by(errno)))
 }
 
 /// The list in the making.

@@ -2,32 +2,32 @@
 
 use core::task::Poll;
 
-use super::Call;
-use crate::error::{Error, Result};
+use super::{Call, Result};
+use crate::error::Error;
 use crate::guest::{Guest, Job, Suspend};
 
 /// `guest-suspend-disk`: `{}` → nothing
-pub(super) fn suspend_disk<'f, G: Guest>(call: &mut Call<'_, 'f, G>) -> Result<'f, Job> {
+pub(super) fn suspend_disk<G: Guest>(call: &mut Call<'_, G>) -> Result<Job> {
     suspend(call, Suspend::Disk)
 }
 
 /// `guest-suspend-ram`: `{}` → nothing
-pub(super) fn suspend_ram<'f, G: Guest>(call: &mut Call<'_, 'f, G>) -> Result<'f, Job> {
+pub(super) fn suspend_ram<G: Guest>(call: &mut Call<'_, G>) -> Result<Job> {
     suspend(call, Suspend::Ram)
 }
 
 /// `guest-suspend-hybrid`: `{}` → nothing
-pub(super) fn suspend_hybrid<'f, G: Guest>(call: &mut Call<'_, 'f, G>) -> Result<'f, Job> {
+pub(super) fn suspend_hybrid<G: Guest>(call: &mut Call<'_, G>) -> Result<Job> {
     suspend(call, Suspend::Hybrid)
 }
 
-fn suspend<'f, G: Guest>(call: &mut Call<'_, 'f, G>, mode: Suspend) -> Result<'f, Job> {
-    call.arguments.finish()?;
+fn suspend<G: Guest>(call: &mut Call<'_, G>, mode: Suspend) -> Result<Job> {
+    call.no_more_arguments()?;
 
-    call.guest.suspend(mode).map_err(Error::from)
+    call.guest.suspend(mode).map_err(|error| call.fail(Error::from(error)))
 }
 
 /// The guest is awake again, or could not sleep.
-pub(super) fn suspended<'f, G: Guest>(call: &mut Call<'_, 'f, G>, job: Job) -> Poll<Result<'f, ()>> {
-    call.guest.suspended(job).map_err(Error::from)
+pub(super) fn suspended<G: Guest>(call: &mut Call<'_, G>, job: Job) -> Poll<Result<()>> {
+    call.guest.suspended(job).map_err(|error| call.fail(Error::from(error)))
 }

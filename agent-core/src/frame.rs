@@ -399,21 +399,14 @@ impl Framer {
                 if more == 1 { State::Text } else { State::Sequence }
             }
             State::Escape => {
-                let code = match byte {
-                    b'u' => {
-                        self.digits = 4;
-                        self.state = State::Digits;
-                        return Ok(None);
-                    }
-                    b'"' | b'\'' | b'\\' | b'/' => byte,
-                    b'b' => 0x08,
-                    b'f' => 0x0C,
-                    b'n' => b'\n',
-                    b'r' => b'\r',
-                    b't' => b'\t',
-                    _ => return Err(Fault::InvalidEscape),
-                };
-                return Ok(Some(u32::from(code)));
+                if byte == b'u' {
+                    self.digits = 4;
+                    self.state = State::Digits;
+                    return Ok(None);
+                }
+                let known = text::ESCAPES.iter().find(|(letter, _)| *letter == byte).map(|(_, byte)| *byte);
+                let itself = matches!(byte, b'\'' | b'/').then_some(byte);
+                return known.or(itself).map(|byte| Some(u32::from(byte))).ok_or(Fault::InvalidEscape);
             }
             State::Digits => return self.digit(text::hex(byte)),
             State::Pair if byte == b'\\' => State::PairEscape,

@@ -291,28 +291,19 @@ impl Reply<'_> {
                 return;
             };
             bytes = behind;
-            let short = match code {
-                0x08 => b'b',
-                0x0C => b'f',
-                0x0A => b'n',
-                0x0D => b'r',
-                0x09 => b't',
-                0x22 => b'"',
-                0x5C => b'\\',
-                _ => {
-                    // Beyond 16 bits in the two halves of a surrogate pair.
-                    let pair = code.wrapping_sub(0x1_0000);
-                    if code > 0xFFFF {
-                        self.unicode(0xD800 | pair >> 10);
-                    }
-                    self.unicode(if code > 0xFFFF { 0xDC00 | pair & 0x3FF } else { code });
-                    continue;
-                }
-            };
-            self.part(&[b'\\', short]);
+            if let Some((letter, _)) = text::ESCAPES.iter().find(|(_, byte)| u32::from(*byte) == code) {
+                self.part(&[b'\\', *letter]);
+            } else if let Some(pair) = code.checked_sub(0x1_0000) {
+                // Beyond 16 bits, in the two halves of a surrogate pair.
+                self.unicode(0xD800 | pair >> 10);
+                self.unicode(0xDC00 | pair & 0x3FF);
+            } else {
+                self.unicode(code);
+            }
         }
     }
 
+    #[inline(never)]
     fn unicode(&mut self, unit: u32) {
         let [low, high, ..] = unit.to_le_bytes();
         self.part(b"\\u");

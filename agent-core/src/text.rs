@@ -98,6 +98,10 @@ pub(crate) fn plain_run(bytes: &[u8], quote: u8) -> usize {
     run
 }
 
+/// The letter behind a `\` and the byte that both stand for. When reading, `'` and `/` stand for themselves too.
+pub(crate) const ESCAPES: [(u8, u8); 7] =
+    [(b'b', 0x08), (b'f', 0x0C), (b'n', b'\n'), (b'r', b'\r'), (b't', b'\t'), (b'"', b'"'), (b'\\', b'\\')];
+
 /// The value of a hexadecimal digit; of anything else, more than 15.
 pub(crate) fn hex(digit: u8) -> u8 {
     match digit {

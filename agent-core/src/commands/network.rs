@@ -131,24 +131,22 @@ fn ipv6(reply: &mut Reply<'_>, ip: Ipv6Addr) {
     let groups = ip.segments();
     let (start, end) = longest_zero_run(&groups);
     let dotted = start == 0 && (end == 6 || end == 5 && ip.to_ipv4_mapped().is_some());
-    for (at, group) in groups.into_iter().enumerate() {
+    let mut at = 0;
+    while let Some(group) = groups.get(at) {
         if at == start && end > start {
-            reply.part(b":");
-        }
-        if (start..end).contains(&at) {
+            reply.part(b"::");
+            at = end;
             continue;
         }
-        if at > 0 {
+        if at > 0 && at != end {
             reply.part(b":");
         }
         if dotted && at == 6 {
             let [.., a, b, c, d] = ip.octets();
             return ipv4(reply, Ipv4Addr::new(a, b, c, d));
         }
-        reply.part_hex(group, 1, b'a');
-    }
-    if end == groups.len() {
-        reply.part(b":");
+        reply.part_hex(*group, 1, b'a');
+        at = at.wrapping_add(1);
     }
 }
 

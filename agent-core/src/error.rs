@@ -16,74 +16,87 @@ pub struct Error<'f> {
     pub number: u32,
 }
 
-/// What can be wrong with a request, or go wrong with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
+/// Makes the list of faults: each with its form, which says what to tell the host. In a form `%` stands for the word,
+/// `#` for the number, and `!` for what the number says as one of the kernel's errors.
+macro_rules! faults {
+    ($($(#[$doc:meta])* $name:ident = $form:literal;)*) => {
+        /// What can be wrong with a request, or go wrong with it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Fault {
+            $($(#[$doc])* $name,)*
+        }
+
+        /// Their forms, a line each.
+        const FORMS: &str = concat!($($form, "\n",)*);
+    };
+}
+
+faults! {
     // The bytes are not JSON; the word is the token where that shows.
     /// A byte that cannot stand here; the token ends with it.
-    Stray,
+    Stray = "stray '%'";
     /// Something else stands where a value should.
-    ExpectingValue,
+    ExpectingValue = "expecting value";
     /// A member of an object has no name.
-    KeyNotString,
+    KeyNotString = "key is not a string in object";
     /// A member of an object has no value.
-    MissingColon,
+    MissingColon = "missing : in object pair";
     /// Neither `,` nor `}` behind a member.
-    SeparatorInObject,
+    SeparatorInObject = "expected separator in dict";
     /// Neither `,` nor `]` behind an element.
-    SeparatorInArray,
+    SeparatorInArray = "expected separator in list";
     /// A word that is none of `true`, `false` and `null`.
-    InvalidKeyword,
+    InvalidKeyword = "invalid keyword '%'";
     /// `\` and something that it does not escape.
-    InvalidEscape,
+    InvalidEscape = "invalid escape sequence in string";
     /// Bytes in a string that are not UTF-8 (RFC 3629).
-    InvalidUtf8,
+    InvalidUtf8 = "invalid UTF-8 sequence in string";
     /// Half a surrogate pair, or `\u` without four digits.
-    InvalidUnicode,
+    InvalidUnicode = "% is not a valid Unicode character";
     /// One object has two members of the same name.
-    DuplicateKey,
+    DuplicateKey = "duplicate key";
     /// A number too large for a double: it could not be echoed.
-    NumberRange,
+    NumberRange = "number out of range '%'";
     /// More than [`crate::limits::DEPTH`] brackets are open.
-    Depth,
+    Depth = "JSON nesting depth limit exceeded: at most 1024 brackets";
     /// More than [`crate::limits::MEMBERS`] members in one object.
-    Members,
+    Members = "JSON token count limit exceeded: at most 1024 members of an object";
     /// More bytes than the number, without the white space between tokens.
-    TooLong,
+    TooLong = "JSON token size limit exceeded: at most # bytes";
 
     // The request is JSON, but not one that can be run.
     /// It is no object.
-    NotAnObject,
+    NotAnObject = "QMP input must be a JSON object";
     /// The member `execute` is no string.
-    ExecuteNotString,
+    ExecuteNotString = "QMP input member 'execute' must be a string";
     /// The member `arguments` is no object.
-    ArgumentsNotObject,
+    ArgumentsNotObject = "QMP input member 'arguments' must be an object";
     /// It has a member of this name, which is none of `execute`, `arguments` and `id`.
-    UnexpectedMember,
+    UnexpectedMember = "QMP input member '%' is unexpected";
     /// It names no command.
-    NoExecute,
+    NoExecute = "QMP input lacks member 'execute'";
     /// There is no command of this name.
-    UnknownCommand,
+    UnknownCommand = "The command % has not been found";
     /// The argument of this name is no integer.
-    NotAnInteger,
+    NotAnInteger = "Invalid parameter type for '%', expected: integer";
     /// The argument of this name is mandatory.
-    ParameterMissing,
+    ParameterMissing = "Parameter '%' is missing";
     /// The command has no argument of this name.
-    UnexpectedParameter,
+    UnexpectedParameter = "Parameter '%' is unexpected";
 
     // The command did not work.
     /// The reply does not fit into the memory that there is for it.
-    ReplyTooLong,
+    ReplyTooLong = "the reply is larger than the guest's memory allows";
     /// The guest cannot sleep this way.
-    SuspendUnsupported,
+    SuspendUnsupported = "the requested suspend mode is not supported by the guest";
     /// Writing this file failed, by the number.
-    SuspendWrite,
+    SuspendWrite = "suspend: cannot write to '%': !";
     /// This program ended with the number.
-    SuspendHelper,
+    SuspendHelper = "the helper program '%' returned an unexpected exit status code (#)";
     /// The job could not be started, by the number.
-    Job,
+    Job = "failed to create child process: !";
     /// The interfaces could not be read, by the number.
-    Interfaces,
+    Interfaces = "failed to get network interfaces: !";
 }
 
 /// Bytes of a damaged token that are shown, from the front. Beyond: the rest is left out.
@@ -105,40 +118,14 @@ impl Fault {
         Error { number: u32::from(errno.0), ..self.plain() }
     }
 
-    /// What to tell the host: `%` stands for the word, `#` for the number, `!` for what it says as an error number.
-    pub(crate) fn form(self) -> &'static str {
-        match self {
-            Fault::Stray => "JSON parse error, stray '%'",
-            Fault::ExpectingValue => "JSON parse error, expecting value",
-            Fault::KeyNotString => "JSON parse error, key is not a string in object",
-            Fault::MissingColon => "JSON parse error, missing : in object pair",
-            Fault::SeparatorInObject => "JSON parse error, expected separator in dict",
-            Fault::SeparatorInArray => "JSON parse error, expected separator in list",
-            Fault::InvalidKeyword => "JSON parse error, invalid keyword '%'",
-            Fault::InvalidEscape => "JSON parse error, invalid escape sequence in string",
-            Fault::InvalidUtf8 => "JSON parse error, invalid UTF-8 sequence in string",
-            Fault::InvalidUnicode => "JSON parse error, % is not a valid Unicode character",
-            Fault::DuplicateKey => "JSON parse error, duplicate key",
-            Fault::NumberRange => "JSON parse error, number out of range '%'",
-            Fault::Depth => "JSON nesting depth limit exceeded: at most 1024 brackets",
-            Fault::Members => "JSON token count limit exceeded: at most 1024 members of an object",
-            Fault::TooLong => "JSON token size limit exceeded: at most # bytes",
-            Fault::NotAnObject => "QMP input must be a JSON object",
-            Fault::ExecuteNotString => "QMP input member 'execute' must be a string",
-            Fault::ArgumentsNotObject => "QMP input member 'arguments' must be an object",
-            Fault::UnexpectedMember => "QMP input member '%' is unexpected",
-            Fault::NoExecute => "QMP input lacks member 'execute'",
-            Fault::UnknownCommand => "The command % has not been found",
-            Fault::NotAnInteger => "Invalid parameter type for '%', expected: integer",
-            Fault::ParameterMissing => "Parameter '%' is missing",
-            Fault::UnexpectedParameter => "Parameter '%' is unexpected",
-            Fault::ReplyTooLong => "the reply is larger than the guest's memory allows",
-            Fault::SuspendUnsupported => "the requested suspend mode is not supported by the guest",
-            Fault::SuspendWrite => "suspend: cannot write to '%': !",
-            Fault::SuspendHelper => "the helper program '%' returned an unexpected exit status code (#)",
-            Fault::Job => "failed to create child process: !",
-            Fault::Interfaces => "failed to get network interfaces: !",
-        }
+    /// Is the request no JSON, by the grammar? The others that are none exceed a limit.
+    pub(crate) fn is_syntax(self) -> bool {
+        self < Fault::Depth
+    }
+
+    #[allow(clippy::as_conversions, reason = "the number of a variant without a payload")]
+    pub(crate) fn form(self) -> &'static [u8] {
+        line(FORMS, self as usize)
     }
 }
 
@@ -178,8 +165,13 @@ pub fn errno_text(errno: Errno) -> &'static [u8] {
         95 => b"Operation not supported",
         98 => b"Address already in use",
         110 => b"Connection timed out",
-        number => ERRNO.as_bytes().split(|byte| *byte == b'\n').nth(usize::from(number)).unwrap_or_default(),
+        number => line(ERRNO, usize::from(number)),
     }
+}
+
+/// A line of a text, counted from 0.
+fn line(text: &'static str, number: usize) -> &'static [u8] {
+    text.as_bytes().split(|byte| *byte == b'\n').nth(number).unwrap_or_default()
 }
 
 /// A line for each number, from 0 on.

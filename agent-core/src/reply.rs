@@ -357,7 +357,10 @@ impl Reply<'_> {
     }
 
     fn sentence(&mut self, error: &Error<'_>) {
-        for byte in error.fault.form().as_bytes() {
+        if error.fault.is_syntax() {
+            self.part(b"JSON parse error, ");
+        }
+        for byte in error.fault.form() {
             let errno = u16::try_from(error.number).map_or(&b""[..], |number| errno_text(Errno(number)));
             match byte {
                 b'%' => self.part_escaped(error.word()),

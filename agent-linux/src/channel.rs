@@ -29,8 +29,8 @@ pub const NEVER: u64 = u64::MAX;
 /// the guest woke up, the kernel may not know yet that it is there.
 const GONE_MS: u64 = 200;
 
-/// Milliseconds before another try, when the kernel had no resources for one.
-const NO_RESOURCES_MS: u64 = 1_000;
+/// Milliseconds before another try at what just failed.
+const RETRY_MS: u64 = 1_000;
 
 /// A burst of more bytes than this touched pages that go back afterwards.
 const PAGE: usize = 4096;
@@ -43,6 +43,17 @@ enum Line {
     Listening,
     /// Nothing but the hope for a device.
     Absent(Absent),
+}
+
+/// How far to go in moving bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effort {
+    /// What is there already.
+    Unread,
+    /// What is there, and what one read brings.
+    Read,
+    /// All that a host has left behind that will not read a reply any more. Its requests are obeyed.
+    Drain,
 }
 
 /// What became of moving bytes.
@@ -60,7 +71,7 @@ pub struct Channel {
     place: Place,
     verbose: bool,
     /// Tells this channel's events from those of others.
-    token: u64,
+    token: usize,
     line: Line,
     /// Of a channel that hosts connect to.
     listener: Option<OwnedFd>,
@@ -73,19 +84,19 @@ pub struct Channel {
     blocked: bool,
     /// The port has no host: its level-triggered events would never cease.
     hung_up: bool,
-    /// The host has sent its last byte, but may still want its reply.
-    ended: bool,
     /// More bytes went through than a page holds, since the pages went back.
     bulk: bool,
     /// When [`Channel::tick`] is due, in milliseconds of the monotonic clock.
     deadline_ms: u64,
+    /// When the device was opened again, on the same clock.
+    opened_ms: u64,
     /// What epoll was told about `line`.
     armed: Option<EventFlags>,
 }
 
 impl Channel {
     /// A channel that is not open yet.
-    pub fn new(place: &Place, token: u64, options: &Options, memory: &'static mut ChannelMemory) -> Self {
+    pub fn new(place: &Place, token: usize, options: &Options, memory: &'static mut ChannelMemory) -> Self {
         let ChannelMemory { input, frame, replies } = memory;
         Channel {
             place: *place,
@@ -99,9 +110,9 @@ impl Channel {
             unread: (0, 0),
             blocked: false,
             hung_up: false,
-            ended: false,
             bulk: false,
             deadline_ms: NEVER,
+            opened_ms: 0,
             armed: None,
         }
     }
@@ -121,6 +132,10 @@ impl Channel {
         Ok(())
     }
 
+    fn event_data(&self) -> EventData {
+        EventData::new_u64(u64::try_from(self.token).unwrap_or(u64::MAX))
+    }
+
     /// When [`Channel::tick`] wants to be called, in milliseconds of the monotonic clock.
     pub fn deadline_ms(&self) -> u64 {
         self.deadline_ms
@@ -132,7 +147,7 @@ impl Channel {
         let mut interest = match self.line {
             Line::Stream(_) if self.blocked => EventFlags::OUT,
             // Whatever the host sends has to wait for the command; only its going is of interest, and always told.
-            Line::Stream(_) if self.session.is_parked() || self.ended => EventFlags::empty(),
+            Line::Stream(_) if self.session.is_parked() => EventFlags::empty(),
             Line::Listening if self.deadline_ms != NEVER => EventFlags::empty(),
             _ => EventFlags::IN,
         };
@@ -147,7 +162,7 @@ impl Channel {
             (Line::Absent(absent), _) => absent.as_fd(),
             (Line::Listening, None) => return Ok(()),
         };
-        let data = EventData::new_u64(self.token);
+        let data = self.event_data();
         let known = epoll::modify(epoll, fd, data, interest);
         if known == Err(Errno::NOENT) {
             epoll::add(epoll, fd, data, interest)?;
@@ -182,7 +197,7 @@ impl Channel {
         } else if gone && self.session.is_parked() {
             return self.end(agent);
         }
-        self.pump(agent, true);
+        self.pump(agent, Effort::Read);
     }
 
     /// A deadline has passed.
@@ -193,8 +208,10 @@ impl Channel {
             Line::Absent(_) => self.look_for_device(),
             Line::Listening if self.listener.is_none() => self.watch_for_device(),
             Line::Stream(_) if self.hung_up => {
-                self.forget(agent);
-                self.pump(agent, true);
+                if self.session.is_parked() {
+                    self.session.reset(agent);
+                }
+                self.pump(agent, Effort::Drain);
             }
             _ => {}
         }
@@ -203,14 +220,14 @@ impl Channel {
     /// A job has ended: perhaps the one that this channel waits for.
     pub fn wake(&mut self, agent: &mut Agent<LinuxGuest>) {
         if self.session.is_parked() {
-            self.pump(agent, false);
+            self.pump(agent, Effort::Unread);
         }
     }
 
     /// Moves bytes until there is nothing to move, and deals with the end of it.
     #[inline(never)]
-    fn pump(&mut self, agent: &mut Agent<LinuxGuest>, readable: bool) {
-        match self.transfer(agent, readable) {
+    fn pump(&mut self, agent: &mut Agent<LinuxGuest>, effort: Effort) {
+        match self.transfer(agent, effort) {
             Flow::Waiting => {}
             Flow::Ended if self.place.method == Method::VirtioSerial => {
                 if !self.hung_up {
@@ -219,7 +236,6 @@ impl Channel {
                 self.hung_up = true;
                 self.forget(agent);
             }
-            Flow::Ended if self.session.is_parked() => self.ended = true,
             Flow::Ended => self.end(agent),
             Flow::Lost(error) => {
                 self.report(errno_text(sys::errno(error)));
@@ -238,7 +254,7 @@ impl Channel {
     }
 
     #[inline(never)]
-    fn transfer(&mut self, agent: &mut Agent<LinuxGuest>, mut readable: bool) -> Flow {
+    fn transfer(&mut self, agent: &mut Agent<LinuxGuest>, mut effort: Effort) -> Flow {
         let Line::Stream(stream) = &self.line else {
             return Flow::Waiting;
         };
@@ -253,6 +269,11 @@ impl Channel {
                     break;
                 }
                 self.bulk |= pending.len() > PAGE;
+                if effort == Effort::Drain {
+                    let dropped = pending.len();
+                    self.session.advance(dropped);
+                    continue;
+                }
                 match write(stream, pending) {
                     Ok(sent) => self.session.advance(sent),
                     Err(Errno::INTR) => {}
@@ -269,8 +290,13 @@ impl Channel {
             self.unread.0 = self.unread.1.wrapping_sub(unread.len());
             match fed {
                 Fed::Reply => continue,
-                Fed::NeedMore if self.ended => return Flow::Ended,
-                Fed::NeedMore if readable => readable = false,
+                Fed::Parked if effort == Effort::Drain => {
+                    // The job goes on; nobody waits for its result.
+                    self.session.reset(agent);
+                    continue;
+                }
+                Fed::NeedMore if effort == Effort::Read => effort = Effort::Unread,
+                Fed::NeedMore if effort == Effort::Drain => {}
                 _ => return Flow::Waiting,
             }
             let read = read(stream, &mut self.input[..]);
@@ -296,7 +322,6 @@ impl Channel {
         self.spool.close();
         self.unread = (0, 0);
         self.blocked = false;
-        self.ended = false;
         self.deadline_ms = NEVER;
     }
 
@@ -326,24 +351,30 @@ impl Channel {
         match unix::accept(listener) {
             Ok(stream) => {
                 // The others wait in the backlog.
-                let _ = epoll::modify(epoll, listener, EventData::new_u64(self.token), EventFlags::empty());
+                let _ = epoll::modify(epoll, listener, self.event_data(), EventFlags::empty());
                 self.change_line(Line::Stream(stream));
                 self.report(b"a host has connected");
             }
             // The host went away before its turn came.
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
-            Err(_) => self.deadline_ms = after_ms(NO_RESOURCES_MS),
+            Err(_) => self.deadline_ms = after_ms(RETRY_MS),
         }
     }
 
-    /// Sets a watch, then looks whether the device came back before it was set.
+    /// Sets a watch, then looks whether the device came back before it was set. One that was lost just after it had been
+    /// opened has to wait, or it would be opened and lost without end.
     fn watch_for_device(&mut self) {
+        let soon_ms = self.opened_ms.wrapping_add(RETRY_MS);
         match Absent::new(self.place.path, false) {
             Ok(absent) => {
                 self.change_line(Line::Absent(absent));
-                self.look_for_device();
+                if soon_ms <= sys::monotonic_ms() {
+                    self.look_for_device();
+                } else {
+                    self.deadline_ms = soon_ms;
+                }
             }
-            Err(_) => self.deadline_ms = after_ms(NO_RESOURCES_MS),
+            Err(_) => self.deadline_ms = after_ms(RETRY_MS),
         }
     }
 
@@ -351,6 +382,7 @@ impl Channel {
     fn look_for_device(&mut self) {
         if let Ok(stream) = open_line(&self.place) {
             self.change_line(Line::Stream(stream));
+            self.opened_ms = sys::monotonic_ms();
             self.report(b"opened again");
         } else if let Line::Absent(absent) = &mut self.line {
             self.deadline_ms = absent.next_look().map_or(NEVER, after_ms);

@@ -66,8 +66,8 @@ pub fn run(mut arguments: Strings<'static>, memory: &'static mut Memory) -> u8 {
 /// Opens the channels, then serves them until a signal ends it.
 fn serve(options: &Options, memory: &'static mut Memory) -> u8 {
     let mut channels = Vec::<Channel, CHANNELS>::new();
-    for ((token, place), memory) in (0..).zip(&options.channels).zip(&mut memory.channels) {
-        let mut channel = Channel::new(place, token, options, memory);
+    for (place, memory) in options.channels.iter().zip(&mut memory.channels) {
+        let mut channel = Channel::new(place, channels.len(), options, memory);
         if let Err(error) = channel.open() {
             return failed(place.path.to_bytes(), sys::errno(error));
         }

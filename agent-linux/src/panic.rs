@@ -10,7 +10,7 @@ use core::panic::PanicInfo;
 
 use agent_linux::sys::{self, Strings};
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, OFlags};
 use rustix::process::{Pid, getpid};
 use rustix::thread::{Timespec, nanosleep};
 
@@ -34,12 +34,10 @@ static mut RESTART: Option<Restart> = None;
 
 /// Remembers how this program was started. To be called once, first of all.
 pub(crate) fn prepare(arguments: Strings<'static>, environment: Strings<'static>) {
-    let Ok(program) = openat(CWD, c"/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else {
-        return;
-    };
-    // SAFETY: there is one thread and nobody has a reference yet.
-    unsafe {
-        RESTART = Some(Restart { program, arguments, environment, pid: getpid() });
+    if let Ok(program) = sys::open(CWD, c"/proc/self/exe", OFlags::PATH) {
+        let restart = Some(Restart { program, arguments, environment, pid: getpid() });
+        // SAFETY: there is one thread and nobody has a reference yet.
+        unsafe { (&raw mut RESTART).write(restart) };
     }
 }
 

@@ -34,19 +34,25 @@ unsafe extern "C" fn entry(stack: *const usize) -> ! {
     sys::exit(agent_linux::run(arguments, memory))
 }
 
-/// `memcpy(3)`.
+/// `memcpy(3)`, first byte first. The accesses are volatile, or the compiler would make a call of memcpy out of them.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
-    // SAFETY: by the contract of memcpy, which is stricter.
-    unsafe {
-        if count <= 16 {
-            copy_small(to, from, count);
-        } else {
-            arch::copy_up(to, from, count);
-        }
+    if count > SMALL {
+        // SAFETY: by the contract of memcpy, which is stricter.
+        unsafe { arch::copy_up(to, from, count) };
+        return to;
+    }
+    let mut at = 0_usize;
+    while at < count {
+        // SAFETY: by the contract of memcpy both are good up to `count`.
+        unsafe { ptr::write_volatile(to.wrapping_add(at), ptr::read_volatile(from.wrapping_add(at))) };
+        at = at.wrapping_add(1);
     }
     to
 }
+
+/// Bytes that are copied one by one, as `rep movsb` takes longer to start.
+const SMALL: usize = 16;
 
 /// `memmove(3)`.
 #[unsafe(no_mangle)]
@@ -58,33 +64,6 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usize) -> *mut
         } else {
             arch::copy_down(to, from, count);
             to
-        }
-    }
-}
-
-/// Copies up to 16 bytes: `rep movsb` takes longer to start than these take to copy.
-///
-/// Everything is read before anything is written, so the two may overlap.
-unsafe fn copy_small(to: *mut u8, from: *const u8, count: usize) {
-    /// The first and the last bytes of the range, as two words that may overlap.
-    unsafe fn ends<T: Copy>(to: *mut u8, from: *const u8, count: usize) {
-        let last = count.wrapping_sub(size_of::<T>());
-        // SAFETY: the caller has at least one T from `from` and to `to`, so both words lie inside.
-        unsafe {
-            let head = from.cast::<T>().read_unaligned();
-            let tail = from.wrapping_add(last).cast::<T>().read_unaligned();
-            to.cast::<T>().write_unaligned(head);
-            to.wrapping_add(last).cast::<T>().write_unaligned(tail);
-        }
-    }
-    // SAFETY: each width is at most `count`.
-    unsafe {
-        match count {
-            0 => {}
-            1 => *to = *from,
-            2..4 => ends::<u16>(to, from, count),
-            4..8 => ends::<u32>(to, from, count),
-            _ => ends::<u64>(to, from, count),
         }
     }
 }

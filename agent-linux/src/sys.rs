@@ -12,7 +12,6 @@ use agent_core::guest::Errno;
 use linux_raw_sys::{general as kernel, ioctl, netlink};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::process::Pid;
 
 use crate::arch::{syscall3, syscall5};
 
@@ -122,10 +121,16 @@ pub fn signalfd(signals: SignalSet) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Opens a file: `openat(2)`, always CLOEXEC. One place for all, because each call costs eighty bytes.
-#[inline(never)]
+/// Opens a file that no helper program shall have.
+#[inline]
 pub fn open(folder: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    openat(folder, path, flags | OFlags::CLOEXEC, Mode::empty())
+    open_inheritable(folder, path, flags | OFlags::CLOEXEC)
+}
+
+/// Opens a file: `openat(2)`. One place for all, because each call costs eighty bytes.
+#[inline(never)]
+pub fn open_inheritable(folder: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    openat(folder, path, flags, Mode::empty())
 }
 
 /// Puts a serial line into raw mode, with these control flags, and drops what came in so far: `TCSETS` and `TCFLSH` of
@@ -215,18 +220,31 @@ pub unsafe fn close_range(first: u32, last: u32) {
     }
 }
 
-/// A copy of this process, as `fork(2)`: the child's number, or nothing in the child.
+/// A copy of this process, as `fork(2)`: the child's number, or 0 in the child.
 ///
 /// # Safety
 ///
 /// The child has the parent's memory and descriptors. It must end by [`exit`] or [`execve`], and not return into code
 /// that believes to be the agent.
-pub unsafe fn fork() -> Result<Option<Pid>, Errno> {
+#[inline(never)]
+pub unsafe fn fork() -> Result<usize, Errno> {
     // SAFETY: without a stack, pointers or CLONE_VM the child goes on alone on a copy of this stack. The order of the
     // zeros differs between architectures and does not matter.
-    let pid = unsafe { syscall5(kernel::__NR_clone, wide(kernel::SIGCHLD), 0, 0, 0, 0) };
-    let pid = checked(pid)?;
-    Ok(i32::try_from(pid).ok().and_then(Pid::from_raw))
+    checked(unsafe { syscall5(kernel::__NR_clone, wide(kernel::SIGCHLD), 0, 0, 0, 0) })
+}
+
+/// For [`wait`]: any child.
+pub const ANY: usize = usize::MAX; // -1
+
+/// The number of a child that has ended, and its status (`wait(2)`): this one, for which it waits, or [`ANY`] that has
+/// ended already. 0 if there is none.
+#[inline(never)]
+pub fn wait(child: usize, status: &mut u32) -> usize {
+    let options = if child == ANY { kernel::WNOHANG } else { 0 };
+    // SAFETY: the status is writable for the call, and nothing else is asked for.
+    let child =
+        unsafe { syscall5(kernel::__NR_wait4, child, (&raw mut *status).expose_provenance(), wide(options), 0, 0) };
+    usize::try_from(child).unwrap_or(0)
 }
 
 /// Becomes another program, with one argument or none and one variable: `execve(2)`. Returns only if that failed.

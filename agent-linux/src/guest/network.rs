@@ -5,55 +5,24 @@
 //! however many there are. It knows nothing of how a host writes an address or a name.
 
 use core::net::IpAddr;
-use core::num::NonZeroU128;
+use core::slice;
 
-use agent_core::guest::{Address, Event, Link, Network, Statistics};
-use rustix::io::Errno;
+use agent_core::guest::{Address, Errno, Event, Link, Network, Statistics};
+use heapless::Vec;
 
 use super::LinuxGuest;
-use super::netlink::{BUFFER, Dump, RTM_GETADDR, RTM_GETLINK, pick, u32_at, u64_at};
+use super::netlink::{BUFFER, Dump, pick, u32_at, u64_at};
 use crate::memory::{Pages, give_back};
-use crate::sys;
-
-/// How often the lock step is tried before each link is asked for its addresses.
-const ATTEMPTS: u8 = 3;
 
 /// The memory of a walk: a receive buffer for each of four dumps.
 pub type Buffers = Pages<{ 4 * BUFFER }>;
 
 impl Network for LinuxGuest {
-    fn interfaces(&mut self, each: &mut dyn FnMut(Event<'_>)) -> Result<(), agent_core::guest::Errno> {
+    fn interfaces(&mut self, each: &mut dyn FnMut(Event<'_>)) -> Result<(), Errno> {
         let result = walk(self.buffers, each);
         give_back(&mut self.buffers.0);
-        result.map_err(sys::errno)
+        result
     }
-}
-
-/// The walk, anew while the configuration changes under it. The last attempt takes what it gets.
-fn walk(buffers: &mut Buffers, each: &mut dyn FnMut(Event<'_>)) -> Result<(), Errno> {
-    for left in (0..=ATTEMPTS).rev() {
-        let order = if left == 0 { Order::LinkByLink } else { Order::LockStep };
-        if attempt(&mut dumps(buffers)?, order, each)? || left == 0 {
-            break;
-        }
-        each(Event::Restart);
-    }
-    Ok(())
-}
-
-/// Links, IPv4 and IPv6 addresses, and once more IPv4 for aliases.
-type Dumps<'b> = [Dump<'b>; 4];
-
-fn dumps(buffers: &mut Buffers) -> Result<Dumps<'_>, Errno> {
-    let ([links, ipv4, ipv6, aliases], _) = buffers.0.as_chunks_mut() else {
-        return Err(Errno::NOMEM);
-    };
-    Ok([
-        Dump::new(links, RTM_GETLINK, 0),
-        Dump::new(ipv4, RTM_GETADDR, AF_INET),
-        Dump::new(ipv6, RTM_GETADDR, AF_INET6),
-        Dump::new(aliases, RTM_GETADDR, AF_INET),
-    ])
 }
 
 /// How addresses come to their link.
@@ -65,68 +34,99 @@ enum Order {
     LinkByLink,
 }
 
+/// What is tried, one after the other, while the configuration changes.
+const ATTEMPTS: [Order; 4] = [Order::LockStep, Order::LockStep, Order::LockStep, Order::LinkByLink];
+
+/// The walk, anew while the configuration changes under it. The last attempt takes what it gets.
+#[inline(never)]
+fn walk(buffers: &mut Buffers, each: &mut dyn FnMut(Event<'_>)) -> Result<(), Errno> {
+    for &order in &ATTEMPTS {
+        if attempt(&mut dumps(buffers), order, each)? || order == Order::LinkByLink {
+            break;
+        }
+        each(Event::Restart);
+    }
+    Ok(())
+}
+
+/// Links, IPv4 and IPv6 addresses, and once more IPv4 for aliases.
+type Dumps<'b> = Vec<Dump<'b>, 4>;
+
+#[inline(never)]
+fn dumps(buffers: &mut Buffers) -> Dumps<'_> {
+    let (buffers, _) = buffers.0.as_chunks_mut();
+    buffers.iter_mut().zip(&[AF_UNSPEC, AF_INET, AF_INET6, AF_INET]).map(|(b, &f)| Dump::new(b, f)).collect()
+}
+
 /// One walk. `false` if the configuration changed meanwhile: then something may be missing or there twice.
 fn attempt(dumps: &mut Dumps<'_>, order: Order, each: &mut dyn FnMut(Event<'_>)) -> Result<bool, Errno> {
-    let [links, families @ .., aliases] = dumps;
-    links.request(0)?;
+    let [links, families @ .., aliases] = dumps.as_mut_slice() else {
+        return Ok(true);
+    };
+    links.request(0);
     if order == Order::LockStep {
         for dump in &mut *families {
-            dump.request(0)?;
+            dump.request(0);
         }
     }
 
-    while let Some(message) = links.peek()? {
-        if let Some((index, link)) = parse_link(message) {
-            each(Event::Link(link));
-            let name = Label::new(link.name);
-            let mut group = Group { index, name, label: name, alias: None };
-            for dump in &mut *families {
-                group.addresses(dump, order, each)?;
-            }
-            // Rare, and there may be any number of them: one more dump of the link's addresses for each.
-            while let Some(label) = group.alias.take() {
-                each(Event::Link(Link { name: until_nul(&label.bytes()), statistics: None, ..link }));
-                group.label = Some(label);
-                group.addresses(aliases, Order::LinkByLink, each)?;
+    while let Some(message) = links.peek() {
+        if let Some((index, mut link)) = parse_link(message) {
+            let name = label(link.name);
+            let mut group = Group { index, name, label: name, last: 0, next: NO_MORE };
+            // With the link's name for a label; then once more for each alias: they are rare, but there may be any
+            // number of them.
+            let (mut dumps, mut order) = (&mut *families, order);
+            loop {
+                each(Event::Link(Link { name: until_nul(&group.label.to_be_bytes()), ..link }));
+                for dump in dumps {
+                    group.addresses(dump, order, each);
+                }
+                if group.next == NO_MORE {
+                    break;
+                }
+                (group.label, group.last, group.next) = (group.next, group.next, NO_MORE);
+                link.statistics = None;
+                (dumps, order) = (slice::from_mut(aliases), Order::LinkByLink);
             }
         }
         links.take();
     }
 
-    Ok(dumps.iter().all(Dump::complete))
+    let mut complete = true;
+    for dump in dumps {
+        complete &= dump.result()?;
+    }
+    Ok(complete)
 }
 
 /// Addresses of one link that have the same label.
 struct Group {
     /// The link.
     index: u32,
-    name: Option<Label>,
+    name: Label,
     /// Its name, or an alias.
-    label: Option<Label>,
-    /// The next alias of the link, in ascending order, of those that were seen.
-    alias: Option<Label>,
+    label: Label,
+    /// The alias that was shown last, or 0.
+    last: Label,
+    /// The first alias behind that, of those that were seen.
+    next: Label,
 }
 
 impl Group {
     /// Takes the addresses of the link from a dump.
-    fn addresses(&mut self, dump: &mut Dump<'_>, order: Order, each: &mut dyn FnMut(Event<'_>)) -> Result<(), Errno> {
+    fn addresses(&mut self, dump: &mut Dump<'_>, order: Order, each: &mut dyn FnMut(Event<'_>)) {
         if order == Order::LinkByLink {
-            dump.request(self.index)?;
+            dump.request(self.index);
         }
         let family = dump.family;
-        loop {
-            let message = match dump.peek() {
-                Ok(Some(message)) => message,
-                // The link has gone since it was seen.
-                Ok(None) | Err(Errno::NODEV) => return Ok(()),
-                Err(error) => return Err(error),
-            };
-            if let Some(next) = FoundAddress::parse(message, family) {
-                if next.index == self.index {
-                    self.see(&next, each);
+        while let Some(message) = dump.peek() {
+            if let Some(found) = FoundAddress::parse(message, family) {
+                if found.index == self.index {
+                    self.see(&found, each);
                 } else if order == Order::LockStep {
                     // Of a later link.
-                    return Ok(());
+                    break;
                 }
             }
             dump.take();
@@ -134,38 +134,33 @@ impl Group {
     }
 
     fn see(&mut self, address: &FoundAddress, each: &mut dyn FnMut(Event<'_>)) {
-        let label = address.label.or(self.name);
+        let label = if address.label == 0 { self.name } else { address.label };
         if label == self.label {
             each(Event::Address(address.address));
-        } else if label != self.name
-            && (self.label == self.name || label > self.label)
-            && (self.alias.is_none() || label < self.alias)
-        {
-            self.alias = label;
+        } else if label != self.name && label > self.last && label < self.next {
+            self.next = label;
         }
     }
 }
 
 /// The name of a link or the label of an address: at most 15 bytes (`IFNAMSIZ`), then zeros; as a number, since that
-/// sorts alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Label(NonZeroU128);
+/// sorts alike. 0 if there is none.
+type Label = u128;
 
-impl Label {
-    /// From an attribute, with or without its NUL. Nothing if it is empty.
-    fn new(value: &[u8]) -> Option<Self> {
-        let mut label = [0; 16];
-        for (to, from) in label.iter_mut().take(15).zip(value) {
-            *to = *from;
-        }
-        NonZeroU128::new(u128::from_be_bytes(label)).map(Self)
-    }
+/// Behind every label, as the last byte of those is 0.
+const NO_MORE: Label = Label::MAX;
 
-    fn bytes(self) -> [u8; 16] {
-        self.0.get().to_be_bytes()
+/// From an attribute, with or without its NUL.
+#[inline(never)]
+fn label(value: &[u8]) -> Label {
+    let mut label = [0; 16];
+    for (to, from) in label.iter_mut().take(15).zip(value) {
+        *to = *from;
     }
+    Label::from_be_bytes(label)
 }
 
+#[inline(never)]
 fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|&byte| byte == 0).next().unwrap_or(&[])
 }
@@ -173,15 +168,16 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
 /// What `RTM_NEWLINK` says: the link's number and what the seam wants to know.
 ///
 /// The body of the message is `struct ifinfomsg` (16 bytes, index at 4), then attributes.
+#[inline(never)]
 pub fn parse_link(message: &[u8]) -> Option<(u32, Link<'_>)> {
-    let index = u32_at(message, 4)?;
-    let [address, name, statistics] = pick(message.get(16..)?, [IFLA_ADDRESS, IFLA_IFNAME, IFLA_STATS64]);
+    let (header, attributes) = message.split_first_chunk::<16>()?;
     let mut hardware_address = [0; 6];
-    for (to, from) in hardware_address.iter_mut().zip(address) {
+    for (to, from) in hardware_address.iter_mut().zip(pick(attributes, IFLA_ADDRESS)) {
         *to = *from;
     }
-    let statistics = parse_statistics(statistics);
-    Some((index, Link { name: until_nul(name), hardware_address, statistics }))
+    let name = until_nul(pick(attributes, IFLA_IFNAME));
+    let statistics = parse_statistics(pick(attributes, IFLA_STATS64));
+    Some((u32_at(header, 4)?, Link { name, hardware_address, statistics }))
 }
 
 /// From `struct rtnl_link_stats64`: numbers of 64 bits, which are not aligned in a message.
@@ -209,7 +205,7 @@ pub struct FoundAddress {
     /// The address.
     pub address: Address,
     /// IPv4 only: the name of the link or of its alias.
-    label: Option<Label>,
+    label: Label,
 }
 
 impl FoundAddress {
@@ -220,26 +216,24 @@ impl FoundAddress {
         if of_family != family {
             return None;
         }
-        let [address, local, label] = pick(attributes, [IFA_ADDRESS, IFA_LOCAL, IFA_LABEL]);
         // IFA_ADDRESS is the peer's where there is a peer, and then IFA_LOCAL is the own one.
-        let address = if local.is_empty() { address } else { local };
+        let mut address = pick(attributes, IFA_LOCAL);
+        if address.is_empty() {
+            address = pick(attributes, IFA_ADDRESS);
+        }
+        let ip = match *address {
+            [a, b, c, d] => IpAddr::from([a, b, c, d]),
+            _ => IpAddr::from(<[u8; 16]>::try_from(address).ok()?),
+        };
         Some(Self {
             index: u32::from_ne_bytes([i0, i1, i2, i3]),
-            address: Address { ip: ip(family, address)?, prefix },
-            label: Label::new(label),
+            address: Address { ip, prefix },
+            label: label(pick(attributes, IFA_LABEL)),
         })
     }
 }
 
-/// An address of as many bytes as its family has.
-fn ip(family: u8, value: &[u8]) -> Option<IpAddr> {
-    if family == AF_INET {
-        <[u8; 4]>::try_from(value).ok().map(IpAddr::from)
-    } else {
-        <[u8; 16]>::try_from(value).ok().map(IpAddr::from)
-    }
-}
-
+const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
@@ -326,20 +320,20 @@ mod tests {
         assert_eq!(found.index, 7);
         assert_eq!(found.address.ip.to_string(), "10.0.0.1");
         assert_eq!(found.address.prefix, 32);
-        assert_eq!(found.label, Label::new(b"eth0:1"));
+        assert_eq!(found.label, label(b"eth0:1"));
         assert_eq!(FoundAddress::parse(&NEW_ADDRESS, AF_INET6), None, "of another family");
         assert_eq!(FoundAddress::parse(&NEW_ADDRESS[..8], AF_INET), None, "without address");
         let found = FoundAddress::parse(&NEW_ADDRESS[..16], AF_INET).unwrap();
         assert_eq!(found.address.ip.to_string(), "10.0.0.2");
-        assert_eq!(found.label, None);
+        assert_eq!(found.label, 0);
     }
 
     #[test]
     fn a_name_has_at_most_fifteen_bytes() {
-        assert_eq!(&Label::new(b"abcdefghijklmnopq").unwrap().bytes(), b"abcdefghijklmno\0");
-        assert_eq!(Label::new(b""), None);
-        assert_eq!(Label::new(b"\0"), None);
-        assert!(Label::new(b"eth0:1") < Label::new(b"eth0:10") && Label::new(b"eth0:10") < Label::new(b"eth0:2"));
+        assert_eq!(&label(b"abcdefghijklmnopq").to_be_bytes(), b"abcdefghijklmno\0");
+        assert_eq!(label(b""), 0);
+        assert_eq!(label(b"\0"), 0);
+        assert!(label(b"eth0:1") < label(b"eth0:10") && label(b"eth0:10") < label(b"eth0:2"));
     }
 
     #[test]
@@ -418,14 +412,11 @@ mod tests {
     }
 
     /// A kernel that answers with these messages, the last of which has this flag, and an end.
-    fn answer<'b>(
-        buffer: &'b mut [u8; BUFFER],
-        (kind, family, flags): (u16, u8, u16),
-        bodies: &[&[u8]],
-    ) -> (Dump<'b>, OwnedFd) {
-        let mut datagrams: Vec<_> = bodies.iter().map(|body| message(kind - 2, flags, body)).collect();
+    fn answer<'b>(buffer: &'b mut [u8; BUFFER], (family, flags): (u8, u16), bodies: &[&[u8]]) -> (Dump<'b>, OwnedFd) {
+        let kind = if family == AF_UNSPEC { 16 } else { 20 };
+        let mut datagrams: Vec<_> = bodies.iter().map(|body| message(kind, flags, body)).collect();
         datagrams.push(message(3, 2, &[0; 4]));
-        fake(buffer, kind, family, &datagrams)
+        fake(buffer, family, &datagrams)
     }
 
     /// One walk over links 7 and 8 with these IPv4 addresses.
@@ -436,13 +427,13 @@ mod tests {
         eight.truncate(40);
         eight[4] = 8;
         eight[23] = b'1';
-        let (links, _keep_links) = answer(&mut a, (RTM_GETLINK, 0, flags), &[&seven, &eight]);
-        let (ipv4, _keep_ipv4) = answer(&mut b, (RTM_GETADDR, AF_INET, 2), addresses);
-        let (ipv6, _keep_ipv6) = answer(&mut c, (RTM_GETADDR, AF_INET6, 2), &[]);
-        let (aliases, _keep_aliases) = answer(&mut d, (RTM_GETADDR, AF_INET, 2), addresses);
+        let (links, _keep_links) = answer(&mut a, (AF_UNSPEC, flags), &[&seven, &eight]);
+        let (ipv4, _keep_ipv4) = answer(&mut b, (AF_INET, 2), addresses);
+        let (ipv6, _keep_ipv6) = answer(&mut c, (AF_INET6, 2), &[]);
+        let (aliases, _keep_aliases) = answer(&mut d, (AF_INET, 2), addresses);
         let mut result = Ok(false);
         let lines = text(|each| {
-            result = attempt(&mut [links, ipv4, ipv6, aliases], order, each);
+            result = attempt(&mut [links, ipv4, ipv6, aliases].into(), order, each);
             Ok(())
         });
         (result, lines)
@@ -548,7 +539,7 @@ mod tests {
         assert_eq!(text(|each| walk(&mut buffers, each)), expected);
         for order in [Order::LockStep, Order::LinkByLink] {
             assert_eq!(
-                text(|each| attempt(&mut dumps(&mut buffers)?, order, each).map(|complete| assert!(complete))),
+                text(|each| attempt(&mut dumps(&mut buffers), order, each).map(|complete| assert!(complete))),
                 expected
             );
         }
@@ -571,7 +562,7 @@ mod tests {
         let lines = text(|each| walk(&mut buffers, each));
         assert_eq!(lines.iter().filter(|line| line.starts_with("link ")).count(), 301);
         assert_eq!(lines.len(), 301 + 2 * 300 + 2);
-        assert_eq!(lines, text(|each| attempt(&mut dumps(&mut buffers)?, Order::LinkByLink, each).map(|_| ())));
+        assert_eq!(lines, text(|each| attempt(&mut dumps(&mut buffers), Order::LinkByLink, each).map(|_| ())));
         give_back(&mut buffers.0);
         assert!(buffers.0 == [0; 4 * BUFFER], "given back");
     }

@@ -9,204 +9,200 @@ use core::ffi::CStr;
 use core::task::Poll;
 
 use agent_core::guest::{Job, Power, Suspend, SuspendError};
+use linux_raw_sys::errno;
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, OFlags};
 use rustix::io::{Errno, read, write};
-use rustix::process::{WaitOptions, chdir, waitpid};
+use rustix::process::chdir;
 
 use super::LinuxGuest;
-use super::job::Report;
+use super::job::{KILLED, Report};
 use crate::sys;
 
 impl Power for LinuxGuest {
     fn suspend(&mut self, mode: Suspend) -> Result<Job, SuspendError> {
         let root = self.root;
-        self.jobs
-            .start(&mut || {
-                // Below, every path is relative.
-                report(match chdir(root) {
-                    Ok(()) => suspend(&mut Linux, mode),
-                    Err(_) => Err(Failure::Unsupported),
-                })
-            })
-            .map_err(SuspendError::Job)
+        // Below, every path is relative.
+        let mut work = || if chdir(root).is_ok() { suspend(&mut Linux, mode) } else { UNSUPPORTED };
+        self.jobs.start(&mut work).map_err(SuspendError::Job)
     }
 
     fn suspended(&mut self, job: Job) -> Poll<Result<(), SuspendError>> {
-        self.jobs.poll(job).map(|result| match result {
-            Ok(report) => meaning(report),
-            Err(error) => Err(SuspendError::Job(error)),
-        })
+        self.jobs.poll(job).map(meaning)
     }
 }
 
-/// A file that is read or written on the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum File {
-    State,
-    Disk,
-    MemSleep,
-    Swaps,
+/// The files and programs of this module, with a slash before them. Their places in here are their numbers.
+const NAMES: [&CStr; 8] = [
+    c"/sys/power/disk",
+    c"/sys/power/mem_sleep",
+    c"/sys/power/state",
+    c"/proc/swaps",
+    c"/pm-hibernate",
+    c"/pm-suspend",
+    c"/pm-suspend-hybrid",
+    c"/pm-is-supported",
+];
+const MEM_SLEEP: u8 = 1;
+const SWAPS: u8 = 3;
+const IS_SUPPORTED: u8 = 7;
+
+/// The name of a file or program.
+fn name(number: u8) -> &'static CStr {
+    NAMES.get(usize::from(number)).copied().unwrap_or_default()
 }
 
-impl File {
-    /// Below the root, and in words.
-    const fn path(self) -> (&'static CStr, &'static str) {
-        match self {
-            Self::State => (c"sys/power/state", "/sys/power/state"),
-            Self::Disk => (c"sys/power/disk", "/sys/power/disk"),
-            Self::MemSleep => (c"sys/power/mem_sleep", "/sys/power/mem_sleep"),
-            Self::Swaps => (c"proc/swaps", "/proc/swaps"),
+/// The same without the slash.
+#[inline(never)]
+fn tail(number: u8) -> &'static CStr {
+    sys::tail(name(number), 1)
+}
+
+/// A report: it went well.
+const DONE: Report = 0x100;
+/// A report: refused before anything was touched.
+const UNSUPPORTED: Report = 0x200;
+
+/// A report: this file could not be written, for this error, or this program ended with this status.
+fn failure(name: u8, code: u16) -> Report {
+    Report::from(name) | Report::from(code).wrapping_shl(16)
+}
+
+/// What a report says.
+#[allow(unsafe_code, reason = "names that are known to be text")]
+fn meaning(report: Report) -> Result<(), SuspendError> {
+    let [number, _, low, high] = report.to_le_bytes();
+    match report {
+        DONE => Ok(()),
+        UNSUPPORTED => Err(SuspendError::Unsupported),
+        KILLED => Err(SuspendError::Job(sys::errno_of(errno::ECANCELED))),
+        _ => {
+            let text = if number < SWAPS { name(number) } else { tail(number) };
+            // SAFETY: all names are ASCII.
+            let text = unsafe { str::from_utf8_unchecked(text.to_bytes()) };
+            Err(if number < SWAPS {
+                SuspendError::Write(text, agent_core::guest::Errno(u16::from_le_bytes([low, high])))
+            } else {
+                SuspendError::Helper(text, low)
+            })
         }
     }
 }
 
-/// A program of pm-utils.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Program {
-    /// Whether a script can work here: it is told by a flag which one.
-    IsSupported,
-    /// The script for a mode.
-    Script(Suspend),
-}
-
-impl Program {
-    fn name(self) -> &'static str {
-        match self {
-            Self::IsSupported => "pm-is-supported",
-            Self::Script(Suspend::Disk) => "pm-hibernate",
-            Self::Script(Suspend::Ram) => "pm-suspend",
-            Self::Script(Suspend::Hybrid) => "pm-suspend-hybrid",
-        }
-    }
-}
-
-/// Why it did not work, in small.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failure {
-    Unsupported,
-    Write(File, Errno),
-    Script(Suspend, u8),
-}
-
-/// What the steps need of a machine.
+/// What the steps need of a machine. Files and programs are places in [`NAMES`].
 trait Machine {
     /// The text of a file, as far as the buffer holds it: empty if it cannot be read, nothing if there is no such file.
-    fn read<'b>(&self, file: File, buffer: &'b mut [u8]) -> Option<&'b [u8]>;
+    fn read<'b>(&self, file: u8, buffer: &'b mut [u8]) -> Option<&'b [u8]>;
 
     /// Writes a word to a file. To sleep is to be in here.
-    fn write(&mut self, file: File, word: &[u8]) -> Result<(), Errno>;
+    fn write(&mut self, file: u8, word: &[u8]) -> Result<(), Errno>;
 
     /// Runs a program to its end, with an argument: its exit status, or [`NOT_RUN`].
-    fn run(&mut self, program: Program, argument: Option<&CStr>) -> u8;
+    fn run(&mut self, program: u8, argument: Option<&CStr>) -> u8;
 }
 
 /// The exit status of what is not installed or could not be executed, as a shell reports it.
 const NOT_RUN: u8 = 127;
 
-/// The steps.
-fn suspend(machine: &mut impl Machine, mode: Suspend) -> Result<(), Failure> {
-    let flag = match mode {
-        Suspend::Disk => c"--hibernate",
-        Suspend::Ram => c"--suspend",
-        Suspend::Hybrid => c"--suspend-hybrid",
+/// A way to sleep.
+struct Way {
+    /// The program for it, and what tells [`IS_SUPPORTED`] that it is meant.
+    script: u8,
+    flag: &'static CStr,
+    /// What must be selected in the first three files, one of these words each. Nothing: the file does not matter.
+    /// It is done in this order: to write to the last one is to sleep.
+    wanted: [&'static str; 3],
+}
+
+const DISK: Way = Way { script: 4, flag: c"--hibernate", wanted: ["platform shutdown", "", "disk"] };
+const RAM: Way = Way { script: 5, flag: c"--suspend", wanted: ["", "deep", "mem"] };
+const HYBRID: Way = Way { script: 6, flag: c"--suspend-hybrid", wanted: ["suspend", "deep", "disk"] };
+
+/// Sleeps, and reports.
+fn suspend(machine: &mut impl Machine, mode: Suspend) -> Report {
+    let way = match mode {
+        Suspend::Disk => &DISK,
+        Suspend::Ram => &RAM,
+        Suspend::Hybrid => &HYBRID,
     };
-    if machine.run(Program::IsSupported, Some(flag)) == 0 {
-        match machine.run(Program::Script(mode), None) {
-            0 => return Ok(()),
+    if machine.run(IS_SUPPORTED, Some(way.flag)) == 0 {
+        match machine.run(way.script, None) {
+            0 => return DONE,
             NOT_RUN => {}
-            status => return Err(Failure::Script(mode, status)),
+            status => return failure(way.script, u16::from(status)),
         }
-    }
-    by_kernel(machine, mode)
-}
-
-/// The steps without pm-utils: all that has to be known, then all that has to be done.
-fn by_kernel(machine: &mut impl Machine, mode: Suspend) -> Result<(), Failure> {
-    let mut texts = [[0; 256]; 3];
-    let mut steps = [const { None }; 3];
-    for ((step, file), text) in steps.iter_mut().zip([File::Disk, File::MemSleep, File::State]).zip(&mut texts) {
-        *step = Step::plan(file, machine.read(file, text), mode)?;
-    }
-    let mut text = [0; 1024];
-    if mode != Suspend::Ram && !machine.read(File::Swaps, &mut text).is_some_and(holds_image) {
-        return Err(Failure::Unsupported);
     }
 
-    let mut result = Ok(());
-    for step in steps.iter().flatten() {
-        if result.is_ok() {
-            result = machine.write(step.file, step.word).map_err(|error| Failure::Write(step.file, error));
-        }
+    // Without pm-utils: all that has to be known, then all that has to be done.
+    if mode != Suspend::Ram && !machine.read(SWAPS, &mut [0; 1024]).is_some_and(holds_image) {
+        return UNSUPPORTED;
     }
-    for step in steps.iter().flatten() {
-        if !step.before.is_empty() {
-            let _ = machine.write(step.file, step.before);
-        }
+    // Sleeping both ways takes what each of them takes.
+    if mode == Suspend::Hybrid && steps(machine, &RAM.wanted, 0, false) != DONE {
+        return UNSUPPORTED;
     }
-    result
-}
-
-/// A word to write.
-struct Step<'t> {
-    file: File,
-    word: &'t [u8],
-    /// What is selected in that file now, and shall be again; empty if nothing is.
-    before: &'t [u8],
-}
-
-impl<'t> Step<'t> {
-    /// What is to be written to a file: nothing, if the mode does without it or a right word is selected already.
-    fn plan(file: File, text: Option<&'t [u8]>, mode: Suspend) -> Result<Option<Self>, Failure> {
-        let wanted: [&[u8]; 2] = match (file, mode) {
-            (File::State, Suspend::Ram) => [b"mem"; 2],
-            (File::State, _) => [b"disk"; 2],
-            (File::Disk, Suspend::Disk) => [b"platform", b"shutdown"],
-            (File::Disk, Suspend::Hybrid) => [b"suspend"; 2],
-            // Kernels before 4.10 have no choice.
-            (File::MemSleep, Suspend::Ram | Suspend::Hybrid) if text.is_some() => [b"deep"; 2],
-            _ => return Ok(None),
-        };
-        let mut step = Self { file, word: &[], before: &[] };
-        let mut mem = false;
-        // What is selected stands in brackets: `s2idle [deep]`. The kernel lists `platform` before `shutdown`.
-        for word in text.unwrap_or(&[]).split(u8::is_ascii_whitespace) {
-            let (word, selected) = match word {
-                [b'[', word @ .., b']'] => (word, true),
-                word => (word, false),
-            };
-            if wanted.contains(&word) {
-                if selected {
-                    return Ok(None);
-                }
-                if step.word.is_empty() {
-                    step.word = word;
-                }
-            }
-            if selected {
-                step.before = word;
-            }
-            mem |= word == b"mem";
-        }
-        // Sleeping both ways takes both states.
-        if step.word.is_empty() || (file == File::State && mode == Suspend::Hybrid && !mem) {
-            return Err(Failure::Unsupported);
-        }
-        Ok(Some(step))
+    match steps(machine, &way.wanted, 0, false) {
+        DONE => steps(machine, &way.wanted, 0, true),
+        report => report,
     }
 }
 
-/// Whether `/proc/swaps` has one that keeps its contents without power: a line that begins with a path, but not of
-/// compressed memory.
+/// The steps from this file on: what is selected in it, all that follows, and what was selected before. Without `act`
+/// it only looks whether they can be done.
+fn steps(machine: &mut impl Machine, wanted: &[&str; 3], file: u8, act: bool) -> Report {
+    let Some(words_wanted) = wanted.get(usize::from(file)) else {
+        return DONE;
+    };
+    let next = file.wrapping_add(1);
+    let mut buffer = [0; 256];
+    let text = machine.read(file, &mut buffer);
+    // Kernels before 4.10 have no choice of depth.
+    if words_wanted.is_empty() || (file == MEM_SLEEP && text.is_none()) {
+        return steps(machine, wanted, next, act);
+    }
+    let (mut word, mut before): (&[u8], &[u8]) = (&[], &[]);
+    // What is selected stands in brackets: `s2idle [deep]`. The kernel lists `platform` before `shutdown`.
+    for mut offered in words(text.unwrap_or_default()) {
+        let mut selected = false;
+        if let [b'[', inner @ .., b']'] = offered {
+            (offered, before, selected) = (inner, inner, true);
+        }
+        if (selected || word.is_empty()) && words(words_wanted.as_bytes()).any(|wanted| wanted == offered) {
+            word = offered;
+        }
+    }
+    if word.is_empty() {
+        return UNSUPPORTED;
+    }
+    if !act || word == before {
+        return steps(machine, wanted, next, act);
+    }
+
+    let report = match machine.write(file, word) {
+        Ok(()) => steps(machine, wanted, next, act),
+        Err(error) => failure(file, sys::errno(error).0),
+    };
+    if !before.is_empty() {
+        let _ = machine.write(file, before);
+    }
+    report
+}
+
+/// Whether `/proc/swaps` has one that keeps its contents without power: a path, but not of compressed memory.
 fn holds_image(swaps: &[u8]) -> bool {
-    swaps.split(|&byte| byte == b'\n').any(|line| line.starts_with(b"/") && !line.starts_with(b"/dev/zram"))
+    words(swaps).any(|word| word.starts_with(b"/") && !word.starts_with(b"/dev/zram"))
+}
+
+/// The words of a text of the kernel, and the folders in [`PATH`].
+fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b':'))
 }
 
 /// The machine this runs on. The working directory is its root.
 struct Linux;
 
 impl Machine for Linux {
-    fn read<'b>(&self, file: File, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    fn read<'b>(&self, file: u8, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
         let length = match open(file, OFlags::RDONLY) {
             // The kernel makes such a text in one go.
             Ok(file) => read(&file, &mut *buffer).unwrap_or(0),
@@ -216,104 +212,57 @@ impl Machine for Linux {
         buffer.get(..length)
     }
 
-    fn write(&mut self, file: File, word: &[u8]) -> Result<(), Errno> {
+    fn write(&mut self, file: u8, word: &[u8]) -> Result<(), Errno> {
         write(open(file, OFlags::WRONLY | OFlags::TRUNC)?, word)?;
         Ok(())
     }
 
-    fn run(&mut self, program: Program, argument: Option<&CStr>) -> u8 {
-        run(program, argument).unwrap_or(NOT_RUN)
+    #[allow(unsafe_code, reason = "a forked process")]
+    fn run(&mut self, program: u8, argument: Option<&CStr>) -> u8 {
+        // SAFETY: the child becomes another program, or ends.
+        let Ok(child) = (unsafe { sys::fork() }) else {
+            return NOT_RUN;
+        };
+        if child == 0 {
+            for folder in words(sys::tail(PATH, 5).to_bytes()) {
+                execute(folder, name(program), argument);
+            }
+            sys::exit(NOT_RUN);
+        }
+        let mut status = 0;
+        if sys::wait(child, &mut status) == 0 {
+            return NOT_RUN;
+        }
+        // The signal that killed it, and its exit status (wait(2)).
+        match status.to_le_bytes() {
+            [0, status, ..] => status,
+            [signal, ..] => signal | 128,
+        }
     }
 }
 
-fn open(file: File, flags: OFlags) -> Result<OwnedFd, Errno> {
-    sys::open(CWD, file.path().0, flags)
+fn open(file: u8, flags: OFlags) -> Result<OwnedFd, Errno> {
+    // Below the working directory.
+    sys::open(CWD, tail(file), flags)
 }
 
 /// Of programs: all of their environment, and where they are looked for.
 const PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Executes a program and waits for its end.
-#[allow(unsafe_code, reason = "a forked process")]
-fn run(program: Program, argument: Option<&CStr>) -> Option<u8> {
-    // SAFETY: the child becomes another program, or ends.
-    let child = unsafe { sys::fork() }.ok()?;
-    if child.is_none() {
-        for folder in PATH.to_bytes().split(|&byte| matches!(byte, b'=' | b':')) {
-            execute(folder, program.name(), argument);
-        }
-        sys::exit(NOT_RUN);
-    }
-    let (_, status) = waitpid(child, WaitOptions::empty()).ok()??;
-    let status = match status.terminating_signal() {
-        Some(signal) => signal.wrapping_add(128),
-        None => status.exit_status()?,
-    };
-    u8::try_from(status).ok()
-}
-
 /// Becomes a program of this folder, if it is there.
 #[allow(unsafe_code, reason = "a C string")]
-fn execute(folder: &[u8], name: &str, argument: Option<&CStr>) -> Option<()> {
-    let mut path = heapless::Vec::<u8, 64>::new();
+fn execute(folder: &[u8], name: &CStr, argument: Option<&CStr>) {
+    let mut path = [0; 64];
+    let mut places = path.iter_mut().take(63);
+    for part in [folder, name.to_bytes()] {
+        for (&byte, place) in part.iter().zip(&mut places) {
+            *place = byte;
+        }
+    }
     // Below the working directory.
-    for part in [folder.strip_prefix(b"/")?, b"/", name.as_bytes(), b"\0"] {
-        path.extend_from_slice(part).ok()?;
-    }
-    // SAFETY: the other parts are constants without a NUL.
-    let path = unsafe { CStr::from_bytes_with_nul_unchecked(&path) };
+    // SAFETY: the last byte at the latest is a NUL.
+    let path = unsafe { CStr::from_ptr(path.as_ptr().wrapping_add(1).cast()) };
     sys::execve(path, argument, PATH);
-    None
-}
-
-/// How it went, in the four bytes that a worker can tell.
-fn report(result: Result<(), Failure>) -> Report {
-    match result {
-        Ok(()) => [0; 4],
-        Err(Failure::Unsupported) => [1, 0, 0, 0],
-        Err(Failure::Write(file, error)) => {
-            let [low, high] = sys::errno(error).0.to_le_bytes();
-            let file = match file {
-                File::State => 0,
-                File::Disk => 1,
-                _ => 2,
-            };
-            [2, file, low, high]
-        }
-        Err(Failure::Script(mode, status)) => {
-            let mode = match mode {
-                Suspend::Disk => 0,
-                Suspend::Ram => 1,
-                Suspend::Hybrid => 2,
-            };
-            [3, mode, status, 0]
-        }
-    }
-}
-
-/// What [`report`] said.
-fn meaning(report: Report) -> Result<(), SuspendError> {
-    Err(match report {
-        [0, ..] => return Ok(()),
-        [2, file, low, high] => {
-            let file = match file {
-                0 => File::State,
-                1 => File::Disk,
-                _ => File::MemSleep,
-            };
-            let (_, path) = file.path();
-            SuspendError::Write(path, agent_core::guest::Errno(u16::from_le_bytes([low, high])))
-        }
-        [3, mode, status, _] => {
-            let mode = match mode {
-                0 => Suspend::Disk,
-                1 => Suspend::Ram,
-                _ => Suspend::Hybrid,
-            };
-            SuspendError::Helper(Program::Script(mode).name(), status)
-        }
-        _ => SuspendError::Unsupported,
-    })
 }
 
 #[cfg(test)]
@@ -340,14 +289,14 @@ mod tests {
     }
 
     impl Machine for Fake {
-        fn read<'b>(&self, file: File, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
-            let text = self.files.get(file.path().1)?.as_bytes();
+        fn read<'b>(&self, file: u8, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+            let text = self.files.get(text(file))?.as_bytes();
             buffer[..text.len()].copy_from_slice(text);
             Some(&buffer[..text.len()])
         }
 
-        fn write(&mut self, file: File, word: &[u8]) -> Result<(), Errno> {
-            let (_, path) = file.path();
+        fn write(&mut self, file: u8, word: &[u8]) -> Result<(), Errno> {
+            let path = text(file);
             let word = str::from_utf8(word).unwrap();
             if self.fails == Some((path, word)) {
                 return Err(Errno::BUSY);
@@ -356,14 +305,25 @@ mod tests {
             Ok(())
         }
 
-        fn run(&mut self, program: Program, argument: Option<&CStr>) -> u8 {
-            let Some(&status) = self.programs.get(program.name()) else {
+        fn run(&mut self, program: u8, argument: Option<&CStr>) -> u8 {
+            let Some(&status) = self.programs.get(text(program)) else {
                 return NOT_RUN;
             };
             let argument = argument.map_or("", |argument| argument.to_str().unwrap());
-            self.diary.push(format!("{} {argument}", program.name()).trim_end().to_string());
+            self.diary.push(format!("{} {argument}", text(program)).trim_end().to_string());
             status
         }
+    }
+
+    fn text(number: u8) -> &'static str {
+        if number <= SWAPS { name(number) } else { tail(number) }.to_str().unwrap()
+    }
+
+    /// EBUSY, which a [`Fake`] fails with.
+    const BUSY: agent_core::guest::Errno = agent_core::guest::Errno(16);
+
+    fn sleep(machine: &mut Fake, mode: Suspend) -> Result<(), SuspendError> {
+        meaning(suspend(machine, mode))
     }
 
     /// What current kernels offer on a machine that can do everything.
@@ -380,19 +340,19 @@ mod tests {
     }
 
     /// The diary, with one file changed.
-    fn with(path: &'static str, text: &'static str, mode: Suspend) -> Result<Vec<String>, Failure> {
+    fn with(path: &'static str, text: &'static str, mode: Suspend) -> Result<Vec<String>, SuspendError> {
         let mut machine = able();
         machine.files.insert(path, text);
-        suspend(&mut machine, mode).map(|()| machine.diary)
+        sleep(&mut machine, mode).map(|()| machine.diary)
     }
 
-    fn without(path: &'static str, mode: Suspend) -> Result<Vec<String>, Failure> {
+    fn without(path: &'static str, mode: Suspend) -> Result<Vec<String>, SuspendError> {
         let mut machine = able();
         machine.files.remove(path);
-        suspend(&mut machine, mode).map(|()| machine.diary)
+        sleep(&mut machine, mode).map(|()| machine.diary)
     }
 
-    fn diary(lines: &[&str]) -> Result<Vec<String>, Failure> {
+    fn diary(lines: &[&str]) -> Result<Vec<String>, SuspendError> {
         Ok(lines.iter().map(|line| line.to_string()).collect())
     }
 
@@ -419,8 +379,8 @@ mod tests {
                 "suspend > /sys/power/disk",
                 "deep > /sys/power/mem_sleep",
                 "disk > /sys/power/state",
-                "platform > /sys/power/disk",
                 "s2idle > /sys/power/mem_sleep",
+                "platform > /sys/power/disk",
             ])
         );
         assert_eq!(with(path, "[s2idle] deep\n", Suspend::Disk), diary(&["disk > /sys/power/state"]));
@@ -430,7 +390,7 @@ mod tests {
     fn a_machine_that_would_not_wake_up_is_refused() {
         for mode in [Suspend::Ram, Suspend::Hybrid] {
             for text in ["[s2idle]\n", "[s2idle] shallow\n", "", "deeper\n"] {
-                assert_eq!(with("/sys/power/mem_sleep", text, mode), Err(Failure::Unsupported));
+                assert_eq!(with("/sys/power/mem_sleep", text, mode), Err(SuspendError::Unsupported));
             }
         }
     }
@@ -445,14 +405,14 @@ mod tests {
         let path = "/sys/power/state";
         for text in ["", "freeze\n", "freeze standby\n", "memory diskette\n"] {
             for mode in MODES {
-                assert_eq!(with(path, text, mode), Err(Failure::Unsupported), "{text}");
+                assert_eq!(with(path, text, mode), Err(SuspendError::Unsupported), "{text}");
             }
         }
         for mode in MODES {
-            assert_eq!(without(path, mode), Err(Failure::Unsupported));
+            assert_eq!(without(path, mode), Err(SuspendError::Unsupported));
         }
-        assert_eq!(with(path, "freeze mem\n", Suspend::Disk), Err(Failure::Unsupported));
-        assert_eq!(with(path, "freeze disk\n", Suspend::Ram), Err(Failure::Unsupported));
+        assert_eq!(with(path, "freeze mem\n", Suspend::Disk), Err(SuspendError::Unsupported));
+        assert_eq!(with(path, "freeze disk\n", Suspend::Ram), Err(SuspendError::Unsupported));
         assert!(with(path, "mem", Suspend::Ram).is_ok());
     }
 
@@ -477,10 +437,10 @@ mod tests {
             );
         }
         for mode in [Suspend::Disk, Suspend::Hybrid] {
-            assert_eq!(with(path, "[disabled]\n", mode), Err(Failure::Unsupported));
-            assert_eq!(without(path, mode), Err(Failure::Unsupported));
+            assert_eq!(with(path, "[disabled]\n", mode), Err(SuspendError::Unsupported));
+            assert_eq!(without(path, mode), Err(SuspendError::Unsupported));
         }
-        assert_eq!(with(path, "[shutdown] reboot\n", Suspend::Hybrid), Err(Failure::Unsupported));
+        assert_eq!(with(path, "[shutdown] reboot\n", Suspend::Hybrid), Err(SuspendError::Unsupported));
         assert_eq!(with(path, "platform shutdown [suspend]\n", Suspend::Hybrid), diary(&["disk > /sys/power/state"]));
     }
 
@@ -491,10 +451,10 @@ mod tests {
         let zram = "Filename Type Size Used Priority\n/dev/zram0 partition 8 0 100\n/dev/zram1 partition 8 0 100\n";
         let both = "Filename Type Size Used Priority\n/dev/zram0 partition 8 0 100\n/swap file 8 0 -2\n";
         for mode in [Suspend::Disk, Suspend::Hybrid] {
-            assert_eq!(with(path, none, mode), Err(Failure::Unsupported));
-            assert_eq!(with(path, "", mode), Err(Failure::Unsupported));
-            assert_eq!(with(path, zram, mode), Err(Failure::Unsupported));
-            assert_eq!(without(path, mode), Err(Failure::Unsupported));
+            assert_eq!(with(path, none, mode), Err(SuspendError::Unsupported));
+            assert_eq!(with(path, "", mode), Err(SuspendError::Unsupported));
+            assert_eq!(with(path, zram, mode), Err(SuspendError::Unsupported));
+            assert_eq!(without(path, mode), Err(SuspendError::Unsupported));
             assert!(with(path, both, mode).is_ok());
         }
         assert!(with(path, none, Suspend::Ram).is_ok());
@@ -505,12 +465,12 @@ mod tests {
         let mut machine = able();
         machine.files.insert("/sys/power/mem_sleep", "[s2idle] deep\n");
         machine.fails = Some(("/sys/power/state", "mem"));
-        assert_eq!(suspend(&mut machine, Suspend::Ram), Err(Failure::Write(File::State, Errno::BUSY)));
+        assert_eq!(sleep(&mut machine, Suspend::Ram), Err(SuspendError::Write("/sys/power/state", BUSY)));
         assert_eq!(machine.diary, ["deep > /sys/power/mem_sleep", "s2idle > /sys/power/mem_sleep"]);
 
         machine.diary.clear();
         machine.fails = Some(("/sys/power/mem_sleep", "deep"));
-        assert_eq!(suspend(&mut machine, Suspend::Hybrid), Err(Failure::Write(File::MemSleep, Errno::BUSY)));
+        assert_eq!(sleep(&mut machine, Suspend::Hybrid), Err(SuspendError::Write("/sys/power/mem_sleep", BUSY)));
         assert!(machine.diary.contains(&"platform > /sys/power/disk".to_string()));
         assert!(!machine.diary.iter().any(|line| line.ends_with("/sys/power/state")));
     }
@@ -524,11 +484,11 @@ mod tests {
         ] {
             let mut machine =
                 Fake { programs: BTreeMap::from([("pm-is-supported", 0), (script, 0)]), ..Fake::default() };
-            assert_eq!(suspend(&mut machine, mode), Ok(()), "without anything from the kernel");
+            assert_eq!(sleep(&mut machine, mode), Ok(()), "without anything from the kernel");
             assert_eq!(machine.diary, [format!("pm-is-supported {flag}"), script.to_string()]);
 
             machine.programs.insert(script, 128);
-            assert_eq!(suspend(&mut machine, mode), Err(Failure::Script(mode, 128)));
+            assert_eq!(sleep(&mut machine, mode), Err(SuspendError::Helper(script, 128)));
 
             for programs in [
                 BTreeMap::from([("pm-is-supported", 1), (script, 0)]),
@@ -537,7 +497,7 @@ mod tests {
             ] {
                 let mut machine = able();
                 machine.programs = programs;
-                assert_eq!(suspend(&mut machine, mode), Ok(()), "by the kernel");
+                assert_eq!(sleep(&mut machine, mode), Ok(()), "by the kernel");
                 assert!(machine.diary.iter().any(|line| line.ends_with("/sys/power/state")));
                 assert!(!machine.diary.contains(&script.to_string()));
             }
@@ -546,32 +506,26 @@ mod tests {
 
     #[test]
     fn every_end_survives_its_report() {
-        assert_eq!(meaning(report(Ok(()))), Ok(()));
-        assert_eq!(meaning(report(Err(Failure::Unsupported))), Err(SuspendError::Unsupported));
-        for file in [File::State, File::Disk, File::MemSleep] {
+        assert_eq!(meaning(DONE), Ok(()));
+        assert_eq!(meaning(UNSUPPORTED), Err(SuspendError::Unsupported));
+        assert_eq!(meaning(KILLED), Err(SuspendError::Job(agent_core::guest::Errno(125))));
+        for file in 0..SWAPS {
             for error in [1, 16, 255, 256, 4095] {
-                assert_eq!(
-                    meaning(report(Err(Failure::Write(file, Errno::from_raw_os_error(error))))),
-                    Err(SuspendError::Write(file.path().1, agent_core::guest::Errno(error.try_into().unwrap())))
-                );
+                let said = SuspendError::Write(text(file), agent_core::guest::Errno(error));
+                assert_eq!(meaning(failure(file, error)), Err(said));
             }
         }
-        for mode in MODES {
+        for way in [DISK, RAM, HYBRID] {
             for status in [1, 127, 255] {
-                assert_eq!(
-                    meaning(report(Err(Failure::Script(mode, status)))),
-                    Err(SuspendError::Helper(Program::Script(mode).name(), status))
-                );
+                let said = SuspendError::Helper(text(way.script), status);
+                assert_eq!(meaning(failure(way.script, u16::from(status))), Err(said));
             }
         }
     }
 
     #[test]
-    fn both_spellings_of_a_path_are_the_same() {
-        for file in [File::State, File::Disk, File::MemSleep, File::Swaps] {
-            let (relative, absolute) = file.path();
-            assert_eq!(format!("/{}", relative.to_str().unwrap()), absolute);
-        }
+    fn names_are_text() {
+        assert!(NAMES.iter().all(|name| name.to_bytes().is_ascii()));
     }
 
     /// A folder that is the root of a machine, with files like those of the kernel. Nothing here is the real one.

@@ -1,0 +1,161 @@
+//! A booted guest: a shell in it that the test drives, and the agent in it.
+//!
+//! The shell runs on a virtio-serial device of its own, so a test can look at the agent without using the agent.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::agent::Status;
+use crate::client::Client;
+use crate::qemu::{Machine, Qemu};
+
+/// How long a boot may take under emulation on a busy machine.
+const BOOT: Duration = Duration::from_secs(60);
+
+/// A guest whose init is done.
+pub struct Guest {
+    qemu: Qemu,
+    shell: Client,
+    commands: u32,
+}
+
+impl Guest {
+    /// Boots a machine and waits for its shell.
+    pub fn boot(machine: &Machine) -> Result<Guest> {
+        let mut guest = Guest::start(machine)?;
+        guest.shell.patience = BOOT;
+        let line = guest.shell.line().with_context(|| guest.qemu.logs())?;
+        ensure!(line == b"guest: ready", "{}", String::from_utf8_lossy(&line));
+        guest.shell.patience = Duration::from_secs(30);
+        Ok(guest)
+    }
+
+    /// Starts a machine that will not say when it is ready, because a sleeping one takes over.
+    pub fn start(machine: &Machine) -> Result<Guest> {
+        let qemu = Qemu::start(machine)?;
+        let shell = qemu.connect("shell")?;
+        Ok(Guest { qemu, shell, commands: 0 })
+    }
+
+    /// Runs a shell command in the guest and returns what it wrote; fails when it fails.
+    pub fn sh(&mut self, command: &str) -> Result<String> {
+        self.commands += 1;
+        let mark = format!("end of command {}:", self.commands);
+        self.shell.send(format!("{{ {command}\n}} 2>&1; echo \"{mark} $?\"\n"))?;
+        let mut output = String::new();
+        loop {
+            let line = self.shell.line().with_context(|| format!("running {command:?}: {output}"))?;
+            let line = String::from_utf8_lossy(&line).into_owned();
+            if let Some((rest, status)) = line.split_once(&mark) {
+                output += rest;
+                ensure!(status == " 0", "{command:?} ended with{status}: {output}");
+                return Ok(output);
+            }
+            output += &line;
+            output += "\n";
+        }
+    }
+
+    /// Starts the agent with these arguments and returns its process id. Its log is `/tmp/nanoga.log`.
+    pub fn start_agent(&mut self, args: &str) -> Result<i32> {
+        let start = format!("nanoga -t /tmp {args} </dev/null >>/tmp/nanoga.log 2>&1 & echo $!");
+        let pid = self.sh(&start)?;
+        pid.trim().parse().with_context(|| format!("no process id: {pid}"))
+    }
+
+    /// Boots, starts the agent with these arguments and waits until it answers on its virtio-serial port.
+    pub fn with_agent(machine: &Machine, args: &str) -> Result<(Guest, Client, i32)> {
+        let mut guest = Guest::boot(machine)?;
+        let pid = guest.start_agent(args)?;
+        let host = guest.host("qga0")?;
+        Ok((guest, host, pid))
+    }
+
+    /// Connects to a chardev behind which the agent sits, and brings the channel in step.
+    pub fn host(&mut self, chardev: &str) -> Result<Client> {
+        let mut host = self.connect(chardev)?;
+        host.sync_delimited().with_context(|| self.agent_log())?;
+        Ok(host)
+    }
+
+    /// What the agent said, and what runs.
+    pub fn agent_log(&mut self) -> String {
+        let log = self.sh("cat /tmp/nanoga.log; ps | grep -v '\\['");
+        log.unwrap_or_else(|e| format!("{e:#}\n{}", self.qemu.logs()))
+    }
+
+    /// Waits until the guest has seen that the host is connected to the agent's port, or is not.
+    pub fn wait_host_connected(&mut self, connected: bool) -> Result<()> {
+        self.sh("[ -e /sys/kernel/debug/virtio-ports ] || mount -t debugfs debugfs /sys/kernel/debug")?;
+        let want = format!("host_connected: {}", u8::from(connected));
+        crate::wait_for("the guest to see the host", Duration::from_secs(20), || {
+            let port = self.sh("cat /sys/kernel/debug/virtio-ports/$port")?;
+            Ok(port.contains(&want).then_some(()))
+        })
+    }
+
+    /// What procfs in the guest says about a process.
+    pub fn status(&mut self, pid: i32) -> Result<Status> {
+        let both = self.sh(&format!("cat /proc/{pid}/status; echo ---; cat /proc/{pid}/smaps_rollup"));
+        let both = both.with_context(|| self.agent_log())?;
+        let (status, smaps_rollup) = both.split_once("---").context("half a status")?;
+        Status::parse(status, smaps_rollup)
+    }
+
+    /// Waits until a process sleeps and has slept through two looks.
+    pub fn settle(&mut self, pid: i32) -> Result<Status> {
+        let mut before = self.status(pid)?;
+        crate::wait_for("the agent to come to rest", Duration::from_secs(20), || {
+            std::thread::sleep(Duration::from_millis(200));
+            let now = self.status(pid)?;
+            let still = now.sleeping && now.switches == before.switches;
+            before = now.clone();
+            Ok(still.then_some(now))
+        })
+    }
+
+    /// How often a process that has come to rest wakes up within five seconds of doing nothing.
+    pub fn wakeups_in_five_seconds(&mut self, pid: i32) -> Result<u64> {
+        let before = self.settle(pid)?;
+        self.sh("sleep 5")?;
+        Ok(self.status(pid)?.switches - before.switches)
+    }
+
+    /// How many system calls the process makes while `work` is done, counted by the guest's kernel.
+    pub fn syscalls(&mut self, pid: i32, work: impl FnOnce() -> Result<()>) -> Result<u64> {
+        self.settle(pid)?;
+        self.sh(&format!(
+            "cd /sys/kernel/tracing && {{ [ -e trace ] || mount -t tracefs tracefs .; }} && cd /sys/kernel/tracing && \
+             echo 0 >tracing_on && echo >trace && echo 'common_pid == {pid}' >events/raw_syscalls/sys_enter/filter && \
+             echo 16384 >buffer_size_kb && echo 1 >events/raw_syscalls/sys_enter/enable && echo 1 >tracing_on"
+        ))?;
+        work()?;
+        self.settle(pid)?;
+        let header = self.sh("echo 0 >/sys/kernel/tracing/tracing_on; grep entries /sys/kernel/tracing/trace; cd /")?;
+        // # entries-in-buffer/entries-written: 42/42   #P:1
+        let counts = header.split_whitespace().find_map(|word| {
+            let (kept, written) = word.split_once('/')?;
+            Some((kept.parse::<u64>().ok()?, written.parse::<u64>().ok()?))
+        });
+        match counts {
+            Some((kept, written)) if kept == written => Ok(written),
+            _ => bail!("the trace lost something: {header}"),
+        }
+    }
+}
+
+impl Deref for Guest {
+    type Target = Qemu;
+
+    fn deref(&self) -> &Qemu {
+        &self.qemu
+    }
+}
+
+impl DerefMut for Guest {
+    fn deref_mut(&mut self) -> &mut Qemu {
+        &mut self.qemu
+    }
+}

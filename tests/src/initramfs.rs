@@ -1,0 +1,193 @@
+//! The image a guest boots: busybox, the kernel modules it needs, the agent, and an init that hands a shell to the
+//! test. One image serves all guests: what differs is done by the test, through that shell.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use cpio::newc;
+
+use crate::paths::{self, Kernel};
+
+/// The drivers a guest needs; the modules they depend on come with them.
+const MODULES: &[&str] = &["virtio_pci", "virtio_mmio", "virtio_console", "virtio_net", "virtio_blk"];
+
+/// Makes the device and kernel file systems, loads the modules, and serves a shell on a virtio-serial device of its own.
+/// The shell finds the name of the agent's port (`vport0p1`, as the drivers happen to number them) in `$port`.
+/// With `resume` on the kernel's command line, an image on the disk's swap takes over first.
+const INIT: &str = r#"#!/bin/sh
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t tmpfs tmpfs /tmp
+while read -r module; do insmod "$module" || echo "init: $module failed"; done </modules/order
+if grep -qw resume /proc/cmdline; then
+    until [ -e /sys/class/block/vda/dev ]; do sleep 0.05; done
+    cat /sys/class/block/vda/dev >/sys/power/resume
+    echo "init: nothing to resume"
+fi
+ip link set lo up
+named() {
+    until name=$(grep -lx "$1" /sys/class/virtio-ports/*/name); do sleep 0.05; done
+    name=${name%/name}
+    echo "${name##*/}"
+}
+export port=$(named org.qemu.guest_agent.0)
+exec 3<>"/dev/$(named nanoga.shell)"
+echo "guest: ready" >&3
+# A read says EOF while nobody is connected: around a sleep to disk, for a moment.
+while :; do cat <&3; sleep 0.1; done | sh >&3 2>&1
+"#;
+
+/// Writes the image to `path`.
+pub fn write(path: &Path, kernel: &Kernel) -> Result<()> {
+    let mut image = Image::default();
+    for dir in ["bin", "sbin", "proc", "sys", "dev", "tmp", "run", "modules"] {
+        image.dir(dir);
+    }
+    for dir in ["usr", "usr/bin", "usr/sbin", "usr/local", "usr/local/bin", "usr/local/sbin"] {
+        image.dir(dir);
+    }
+    image.file("init", 0o755, INIT.into());
+    let busybox = paths::busybox()?;
+    for applet in applets(&busybox)? {
+        image.link(&applet, "/bin/busybox");
+    }
+    image.file("bin/busybox", 0o755, fs::read(&busybox)?);
+    image.file("sbin/nanoga", 0o755, fs::read(paths::agent_binary()?)?);
+    let mut order = String::new();
+    for (name, module) in modules(kernel)? {
+        order += &format!("/modules/{name}.ko\n");
+        image.file(&format!("modules/{name}.ko"), 0o644, module);
+    }
+    image.file("modules/order", 0o644, order.into());
+    fs::write(path, image.finish()?).with_context(|| format!("writing {}", path.display()))
+}
+
+/// The commands busybox offers, with their paths.
+fn applets(busybox: &Path) -> Result<Vec<String>> {
+    let list = Command::new(busybox).arg("--list-full").output()?;
+    ensure!(list.status.success(), "{} --list-full failed", busybox.display());
+    let list = String::from_utf8(list.stdout)?;
+    Ok(list.lines().filter(|l| *l != "bin/busybox").map(str::to_owned).collect())
+}
+
+/// The modules in the order they load, each after those it depends on. What the kernel has built in is left out.
+fn modules(kernel: &Kernel) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut files = BTreeMap::new();
+    find_modules(&kernel.modules.join("kernel"), &mut files)?;
+    let builtin = fs::read_to_string(kernel.modules.join("modules.builtin")).unwrap_or_default();
+    let builtin: Vec<String> = builtin.lines().map(|line| module_name(Path::new(line))).collect();
+    let mut loaded = Vec::new();
+    for name in MODULES {
+        load(name, &files, &builtin, &mut loaded)?;
+    }
+    Ok(loaded)
+}
+
+fn load(
+    name: &str,
+    files: &BTreeMap<String, PathBuf>,
+    builtin: &[String],
+    loaded: &mut Vec<(String, Vec<u8>)>,
+) -> Result<()> {
+    if loaded.iter().any(|(have, _)| have == name) || builtin.iter().any(|have| have == name) {
+        return Ok(());
+    }
+    let path = files.get(name).with_context(|| format!("the kernel has no module {name}"))?;
+    let module = read_module(path)?;
+    for dependency in dependencies(&module) {
+        load(&dependency, files, builtin, loaded)?;
+    }
+    loaded.push((name.to_owned(), module));
+    Ok(())
+}
+
+fn find_modules(dir: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            find_modules(&path, found)?;
+        } else {
+            found.insert(module_name(&path), path);
+        }
+    }
+    Ok(())
+}
+
+/// `…/virtio-rng.ko.xz` is the module `virtio_rng`.
+fn module_name(path: &Path) -> String {
+    let file = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+    file.split('.').next().unwrap_or("").replace('-', "_")
+}
+
+fn read_module(path: &Path) -> Result<Vec<u8>> {
+    let tool = match path.extension().and_then(OsStr::to_str) {
+        Some("xz") => "xz",
+        Some("zst") => "zstd",
+        Some("gz") => "gzip",
+        _ => return Ok(fs::read(path)?),
+    };
+    let output = Command::new(tool).arg("-dc").arg(path).output();
+    let output = output.with_context(|| format!("running {tool}"))?;
+    ensure!(output.status.success(), "{tool} cannot read {}", path.display());
+    Ok(output.stdout)
+}
+
+/// What `depends=a,b` in a module's `.modinfo` section names.
+fn dependencies(module: &[u8]) -> Vec<String> {
+    let list = module.split(|b| *b == 0).find_map(|s| s.strip_prefix(b"depends="));
+    let list = String::from_utf8_lossy(list.unwrap_or_default()).into_owned();
+    list.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect()
+}
+
+/// A cpio archive in the making.
+#[derive(Default)]
+struct Image {
+    archive: Vec<u8>,
+    entries: u32,
+}
+
+impl Image {
+    fn dir(&mut self, name: &str) {
+        self.add(name, 0o040_755, &[]);
+    }
+
+    fn link(&mut self, name: &str, target: &str) {
+        self.add(name, 0o120_777, target.as_bytes());
+    }
+
+    fn file(&mut self, name: &str, mode: u32, bytes: Vec<u8>) {
+        self.add(name, 0o100_000 | mode, &bytes);
+    }
+
+    fn add(&mut self, name: &str, mode: u32, bytes: &[u8]) {
+        self.entries += 1;
+        let entry = newc::Builder::new(name).ino(self.entries).mode(mode).nlink(1);
+        let mut writer = entry.write(&mut self.archive, bytes.len() as u32);
+        // Into memory: neither can fail.
+        std::io::Write::write_all(&mut writer, bytes).expect("memory takes it");
+        writer.finish().expect("the size is right");
+    }
+
+    fn finish(mut self) -> Result<Vec<u8>> {
+        newc::trailer(&mut self.archive)?;
+        Ok(self.archive)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::dependencies;
+
+    #[test]
+    fn dependencies_are_read_from_modinfo() {
+        let modinfo = b"license=GPL\0depends=virtio,virtio-ring\0retpoline=Y\0";
+        assert_eq!(dependencies(modinfo), ["virtio", "virtio_ring"]);
+        assert!(dependencies(b"license=GPL\0depends=\0").is_empty());
+    }
+}

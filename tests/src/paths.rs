@@ -1,0 +1,72 @@
+//! Where things lie. `cargo xtask test` puts them there; a test that misses one says so and fails.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// Cargo's target directory.
+pub fn target_dir() -> PathBuf {
+    match env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) if Path::new(&dir).is_absolute() => dir.into(),
+        Some(dir) => workspace_dir().join(dir),
+        None => workspace_dir().join("target"),
+    }
+}
+
+/// The root of the repository.
+pub fn workspace_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a package inside the workspace").to_path_buf()
+}
+
+/// The agent to test: `$NANOGA_BIN`, otherwise the release build.
+pub fn agent_binary() -> Result<PathBuf> {
+    let path = match env::var_os("NANOGA_BIN") {
+        Some(path) => path.into(),
+        None => target_dir().join("release/nanoga"),
+    };
+    if !path.is_file() {
+        bail!("no agent at {}: run `cargo xtask test`", path.display());
+    }
+    Ok(path)
+}
+
+/// What guests are made of: an unpacked kernel package in `kernel/`, `busybox`, and `accel` (see [`crate::qemu`]).
+pub fn guest_dir() -> PathBuf {
+    target_dir().join("guest")
+}
+
+/// A statically linked busybox.
+pub fn busybox() -> Result<PathBuf> {
+    let path = guest_dir().join("busybox");
+    if !path.is_file() {
+        bail!("no busybox at {}: run `cargo xtask test`", path.display());
+    }
+    Ok(path)
+}
+
+/// A kernel for guests, as its package unpacks.
+pub struct Kernel {
+    /// The bootable image.
+    pub image: PathBuf,
+    /// `lib/modules/VERSION`.
+    pub modules: PathBuf,
+}
+
+impl Kernel {
+    /// Finds the kernel in the guest directory.
+    pub fn find() -> Result<Kernel> {
+        let root = guest_dir().join("kernel");
+        let image = only_entry(&root.join("boot"), "vmlinuz-");
+        let modules = ["lib/modules", "usr/lib/modules"].iter().find_map(|dir| only_entry(&root.join(dir), ""));
+        image
+            .zip(modules)
+            .map(|(image, modules)| Kernel { image, modules })
+            .with_context(|| format!("no kernel under {}: run `cargo xtask test`", root.display()))
+    }
+}
+
+fn only_entry(dir: &Path, prefix: &str) -> Option<PathBuf> {
+    let mut entries = std::fs::read_dir(dir).ok()?.flatten();
+    entries.find(|entry| entry.file_name().to_string_lossy().starts_with(prefix)).map(|entry| entry.path())
+}

@@ -1,0 +1,273 @@
+//! The QEMU process: machines, devices, KVM or emulation, bounds.
+//!
+//! What a [`Machine`] leaves open is the same everywhere: the console on the first serial port (kept in a file), the
+//! agent's virtio-serial port on the chardev `qga0`, and a shell on a virtio-serial device of its own.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::agent::{Bounds, bounded};
+use crate::client::Client;
+use crate::initramfs;
+use crate::paths::{self, Kernel};
+use crate::qmp::Qmp;
+
+/// The name the agent's port has everywhere.
+pub const PORT_NAME: &str = "org.qemu.guest_agent.0";
+
+/// What QEMU may use: 256 MiB of guest, its own libraries and threads; the console file.
+const BOUNDS: Bounds = Bounds { memory: 8 << 30, cpu: 600, file: 1 << 30 };
+
+/// The kinds of machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Board {
+    /// i440FX: PCI.
+    Pc,
+    /// Q35: PCI Express.
+    Q35,
+    /// microvm: MMIO devices found through ACPI, no PCI, no sleep but s2idle.
+    Microvm,
+}
+
+/// A machine to start.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Its board.
+    pub board: Board,
+    /// A virtio NIC on QEMU's user network.
+    pub nic: bool,
+    /// A second virtio-serial port, `org.nanoga.second`, on the chardev `qga1`.
+    pub second_port: bool,
+    /// A second serial port, on the chardev `isa`.
+    pub isa: bool,
+    /// A raw disk.
+    pub disk: Option<PathBuf>,
+    /// Take over from an image on the disk's swap.
+    pub resume: bool,
+    /// Whether the machine offers sleep to RAM (S3).
+    pub s3: bool,
+}
+
+impl Machine {
+    /// A machine of this kind with nothing but the agent's port.
+    pub fn new(board: Board) -> Machine {
+        Machine { board, nic: false, second_port: false, isa: false, disk: None, resume: false, s3: true }
+    }
+
+    /// `-M` and what goes with it.
+    fn board_args(&self) -> Vec<&'static str> {
+        match (self.board, self.s3) {
+            (Board::Pc, true) => vec!["-M", "pc"],
+            (Board::Pc, false) => vec!["-M", "pc", "-global", "PIIX4_PM.disable_s3=1"],
+            (Board::Q35, true) => vec!["-M", "q35"],
+            (Board::Q35, false) => vec!["-M", "q35", "-global", "ICH9-LPC.disable_s3=1"],
+            (Board::Microvm, _) => vec!["-M", "microvm,acpi=on,rtc=on"],
+        }
+    }
+
+    /// `virtio-net` is `virtio-net-pci` here, `virtio-net-device` there.
+    fn virtio(&self, device: &str) -> String {
+        match self.board {
+            Board::Pc | Board::Q35 => format!("{device}-pci"),
+            Board::Microvm => format!("{device}-device"),
+        }
+    }
+}
+
+/// A QEMU process. It ends with this value.
+pub struct Qemu {
+    child: Child,
+    dir: TempDir,
+    /// Its control socket.
+    pub qmp: Qmp,
+}
+
+impl Qemu {
+    /// Starts a machine that boots the image.
+    pub fn start(machine: &Machine) -> Result<Qemu> {
+        let accel = accelerator()?;
+        let (child, dir) = spawn(machine, &accel)?;
+        let connected = Qmp::connect(&dir.path().join("qmp"));
+        let qmp = connected.with_context(|| read_log(&dir.path().join("errors")))?;
+        Ok(Qemu { child, dir, qmp })
+    }
+
+    /// Connects to the socket of a chardev: `qga0`, `qga1`, `isa` or `shell`.
+    pub fn connect(&self, chardev: &str) -> Result<Client> {
+        Client::connect(self.dir.path().join(chardev))
+    }
+
+    /// Waits until QEMU has ended.
+    pub fn exited(&mut self) -> Result<()> {
+        let ended = crate::wait_for("QEMU to end", Duration::from_secs(60), || Ok(self.child.try_wait()?))?;
+        anyhow::ensure!(ended.success(), "QEMU: {ended}: {}", self.logs());
+        Ok(())
+    }
+
+    /// What QEMU said, and the guest on its console.
+    pub fn logs(&self) -> String {
+        let read = |name: &str| read_log(&self.dir.path().join(name));
+        format!("--- QEMU\n{}--- console\n{}---\n", read("errors"), read("console"))
+    }
+
+    /// Plugs in the agent's virtio-serial port, once more.
+    pub fn plug_port(&mut self) -> Result<()> {
+        let port = json!({
+            "driver": "virtserialport", "id": "port0", "bus": "vs0.0", "nr": 1,
+            "chardev": "qga0", "name": PORT_NAME,
+        });
+        self.qmp.execute("device_add", port).map(drop)
+    }
+
+    /// Pulls out the agent's virtio-serial port.
+    pub fn unplug_port(&mut self) -> Result<()> {
+        self.qmp.execute("device_del", json!({ "id": "port0" }))?;
+        self.qmp.wait_event("DEVICE_DELETED", Duration::from_secs(20))?;
+        Ok(())
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+    }
+}
+
+fn read_log(path: &Path) -> String {
+    let log = fs::read(path).unwrap_or_default();
+    let tail = log.len().saturating_sub(16 << 10);
+    String::from_utf8_lossy(&log[tail..]).into_owned()
+}
+
+fn spawn(machine: &Machine, accel: &str) -> Result<(Child, TempDir)> {
+    let kernel = Kernel::find()?;
+    let dir = TempDir::new()?;
+    initramfs::write(&dir.path().join("initramfs"), &kernel)?;
+    let mut command = Command::new("qemu-system-x86_64");
+    command.current_dir(dir.path());
+    command.args(machine.board_args()).args(["-accel", accel, "-m", "256", "-smp", "1"]);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    command.arg("-kernel").arg(&kernel.image).args(["-initrd", "initramfs"]);
+    let mut words = String::from("console=ttyS0 quiet panic=-1 no_console_suspend");
+    if machine.resume {
+        words += " resume";
+    }
+    if machine.board == Board::Microvm && accel == "tcg" {
+        words += &tsc_words();
+    }
+    command.args(["-append", &words]);
+    command.args(["-qmp", "unix:qmp,server=on,wait=off"]);
+    command.args(["-chardev", "file,id=console,path=console", "-serial", "chardev:console"]);
+    let mut device = |text: String| {
+        command.args(["-device", &text]);
+    };
+    device(format!("{},id=vs1", machine.virtio("virtio-serial")));
+    device("virtserialport,bus=vs1.0,nr=1,chardev=shell,name=nanoga.shell".into());
+    device(format!("{},id=vs0", machine.virtio("virtio-serial")));
+    device(format!("virtserialport,bus=vs0.0,nr=1,chardev=qga0,name={PORT_NAME},id=port0"));
+    if machine.second_port {
+        device("virtserialport,bus=vs0.0,nr=2,chardev=qga1,name=org.nanoga.second".into());
+    }
+    if machine.isa {
+        device("isa-serial,chardev=isa,index=1".into());
+    }
+    if machine.nic {
+        device(format!("{},netdev=net0,mac=52:54:00:12:34:56{}", machine.virtio("virtio-net"), no_rom(machine)));
+        command.args(["-netdev", "user,id=net0,restrict=on"]);
+    }
+    if let Some(disk) = &machine.disk {
+        command.args(["-device", &format!("{},drive=disk0", machine.virtio("virtio-blk"))]);
+        command.args(["-drive", &format!("if=none,id=disk0,format=raw,file={}", disk.display())]);
+    }
+    for chardev in ["shell", "qga0", "qga1", "isa"] {
+        let socket = format!("socket,id={chardev},path={chardev},server=on,wait=off");
+        command.args(["-chardev", &socket]);
+    }
+    let errors = fs::File::create(dir.path().join("errors"))?;
+    command.stdin(Stdio::null()).stdout(errors.try_clone()?).stderr(errors);
+    let child = bounded(&mut command, BOUNDS).spawn().context("starting qemu-system-x86_64")?;
+    Ok((child, dir))
+}
+
+/// Tells the kernel the frequency of the emulated time stamp counter, which is this machine's.
+///
+/// A microvm has nothing but the PIT to measure it by. On a busy machine that fails now and then, and the guest
+/// then waits for ever for its first tick.
+#[cfg(target_arch = "x86_64")]
+fn tsc_words() -> String {
+    // SAFETY: every x86_64 processor has it.
+    let time_stamp = || unsafe { std::arch::x86_64::_rdtsc() };
+    let (start, before) = (Instant::now(), time_stamp());
+    std::thread::sleep(Duration::from_millis(20));
+    let khz = (time_stamp() - before) * 1_000_000 / start.elapsed().as_nanos() as u64;
+    format!(" tsc=reliable tsc_early_khz={khz}")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn tsc_words() -> String {
+    String::new()
+}
+
+/// No network boot, and no file it would need.
+fn no_rom(machine: &Machine) -> &'static str {
+    if machine.board == Board::Microvm { "" } else { ",romfile=" }
+}
+
+/// `kvm` where it boots our kernel, otherwise `tcg`. Tried once a boot of this machine; the answer is kept in the
+/// guest directory.
+pub fn accelerator() -> Result<String> {
+    Kernel::find()?;
+    let cache = paths::guest_dir().join("accel");
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let known = fs::read_to_string(&cache).unwrap_or_default();
+    if let Some(accel) = known.strip_prefix(&boot) {
+        return Ok(accel.to_owned());
+    }
+    let accel = if kvm_works()? { "kvm" } else { "tcg" };
+    fs::write(&cache, format!("{boot}{accel}"))?;
+    Ok(accel.to_owned())
+}
+
+/// KVM may be there and yet run no stock kernel: only a guest that comes up shows it.
+fn kvm_works() -> Result<bool> {
+    if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
+        return Ok(false);
+    }
+    let (mut child, dir) = spawn(&Machine::new(Board::Pc), "kvm")?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let shell = dir.path().join("shell");
+    let works = loop {
+        if child.try_wait()?.is_some() || Instant::now() > deadline {
+            break false;
+        }
+        if let Ok(stream) = UnixStream::connect(&shell) {
+            let mut client = Client::new(stream)?;
+            client.patience = deadline.saturating_duration_since(Instant::now());
+            break client.line().is_ok_and(|line| line == b"guest: ready");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let _ = child.kill();
+    let _ = child.wait();
+    Ok(works)
+}
+
+/// Makes an empty raw disk.
+pub fn make_disk(path: &Path, bytes: u64) -> Result<()> {
+    let file = fs::File::create_new(path)?;
+    if let Err(e) = file.set_len(bytes) {
+        bail!("making {}: {e}", path.display());
+    }
+    Ok(())
+}

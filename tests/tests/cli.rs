@@ -1,0 +1,158 @@
+//! The command line, start and end.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::{Command, Output, Stdio};
+
+use nanoga_tests::agent::{Agent, Bounds, bounded};
+use nanoga_tests::paths;
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tempfile::TempDir;
+
+#[test]
+fn help_is_printed_and_names_every_option() {
+    for option in ["-h", "--help"] {
+        let output = run(&[option]);
+        assert_eq!(output.status.code(), Some(0));
+        let text = String::from_utf8(output.stdout).unwrap();
+        for word in ["-m", "--method", "-p", "--path", "-t", "--statedir", "-v", "--verbose"] {
+            assert!(text.contains(word), "no {word} in {text}");
+        }
+        for word in ["-V", "--version", "-h", "--help", "--max-request", "virtio-serial", "isa-serial", "unix-listen"] {
+            assert!(text.contains(word), "no {word} in {text}");
+        }
+        assert!(output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn the_version_is_printed() {
+    for option in ["-V", "--version"] {
+        let output = run(&[option]);
+        assert_eq!(output.status.code(), Some(0));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("nanoga") && text.contains(env!("CARGO_PKG_VERSION")), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_the_command_line_is_said_in_one_line_and_ends_with_1() {
+    refused(&["-x"], "-x");
+    refused(&["--nonsense"], "--nonsense");
+    refused(&["-m"], "-m");
+    refused(&["--path"], "--path");
+    refused(&["--max-request"], "--max-request");
+    refused(&["-m", "carrier-pigeon"], "carrier-pigeon");
+    refused(&["--max-request", "many"], "many");
+    refused(&["--max-request", "1"], "1");
+    refused(&["-m", "unix-listen"], "path");
+    refused(&["stray"], "stray");
+}
+
+#[test]
+fn a_missing_device_is_said_in_one_line_and_ends_with_1() {
+    refused(&["-m", "isa-serial", "-p", "/nowhere/ttyS0"], "/nowhere/ttyS0");
+    refused(&["-m", "virtio-serial", "-p", "/nowhere/port"], "/nowhere/port");
+    refused(&["-m", "unix-listen", "-p", "/nowhere/qga.sock"], "/nowhere/qga.sock");
+    let long = format!("/{}", "x".repeat(200));
+    refused(&["-m", "unix-listen", "-p", &long], "xxx");
+}
+
+#[test]
+fn long_and_glued_options_mean_the_same() {
+    let dir = TempDir::new().unwrap();
+    let socket = dir.path().join("qga.sock");
+    let args = ["--method=unix-listen", &format!("--path={}", socket.display()), "--verbose"];
+    let agent = Agent::start_in(dir, &args).unwrap();
+    agent.wait_for_socket(&agent.socket()).unwrap();
+    assert_eq!(agent.connect().unwrap().ask("guest-ping").unwrap(), json!({}));
+
+    let dir = TempDir::new().unwrap();
+    let socket = dir.path().join("qga.sock");
+    let args = ["-vmunix-listen", &format!("-p{}", socket.display())];
+    let agent = Agent::start_in(dir, &args).unwrap();
+    agent.wait_for_socket(&agent.socket()).unwrap();
+    assert_eq!(agent.connect().unwrap().ask("guest-ping").unwrap(), json!({}));
+}
+
+#[test]
+fn sigterm_and_sigint_end_it_with_status_0() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut agent = Agent::on_unix().unwrap();
+        assert_eq!(agent.end(signal).unwrap().code(), Some(0), "{signal}");
+
+        let mut agent = Agent::on_unix().unwrap();
+        let mut host = agent.connect().unwrap();
+        host.ask("guest-ping").unwrap();
+        assert_eq!(agent.end(signal).unwrap().code(), Some(0), "{signal}, connected");
+        host.expect_end().unwrap();
+    }
+}
+
+#[test]
+fn a_host_that_hangs_up_kills_nothing() {
+    let mut agent = Agent::on_unix().unwrap();
+    let mut host = agent.connect().unwrap();
+    host.send("{\"execute\":\"guest-info\"}\n".repeat(100)).unwrap();
+    drop(host);
+    assert_eq!(agent.connect().unwrap().ask("guest-ping").unwrap(), json!({}));
+    agent.expect_alive().unwrap();
+}
+
+#[test]
+fn it_is_quiet_unless_asked_to_talk() {
+    let mut agent = Agent::on_unix().unwrap();
+    let mut host = agent.connect().unwrap();
+    host.sync_delimited().unwrap();
+    host.send("nonsense\n").unwrap();
+    host.reply().unwrap();
+    agent.end(Signal::SIGTERM).unwrap();
+    assert_eq!(agent.log(), "");
+
+    let mut agent = Agent::on_unix_with(&["-v"]).unwrap();
+    agent.connect().unwrap().sync_delimited().unwrap();
+    agent.end(Signal::SIGTERM).unwrap();
+    assert_ne!(agent.log(), "");
+}
+
+#[test]
+fn the_file_is_one_static_program_without_interpreter() {
+    let path = paths::agent_binary().unwrap();
+    let file = fs::read(&path).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o111, 0o111);
+    assert_eq!(fs::metadata(&path).unwrap().size(), file.len() as u64);
+    assert_eq!(&file[..4], b"\x7fELF");
+    // e_type: ET_EXEC; then the program headers: neither PT_INTERP nor PT_DYNAMIC.
+    let half = |at: usize| u16::from_le_bytes([file[at], file[at + 1]]);
+    let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
+    let headers = u64::from_le_bytes(file[32..40].try_into().unwrap()) as usize;
+    for number in 0..usize::from(half(56)) {
+        let kind = word(headers + number * usize::from(half(54)));
+        assert!(kind != 2 && kind != 3, "program header {number} is of type {kind}");
+    }
+}
+
+/// Runs the agent where it should end by itself.
+fn run(args: &[&str]) -> Output {
+    let mut command = Command::new(paths::agent_binary().unwrap());
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = bounded(&mut command, Bounds::AGENT).spawn().unwrap();
+    let ended = nanoga_tests::wait_for("its end", std::time::Duration::from_secs(20), || Ok(child.try_wait()?));
+    if let Err(e) = ended {
+        child.kill().unwrap();
+        panic!("{args:?}: {e}");
+    }
+    child.wait_with_output().unwrap()
+}
+
+fn refused(args: &[&str], names: &str) {
+    let output = run(args);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+    assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+    assert!(said.ends_with('\n'), "{args:?}: {said}");
+    assert!(said.contains(names), "{args:?}: {said}");
+    assert!(output.stdout.is_empty(), "{args:?}");
+}

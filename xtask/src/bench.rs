@@ -1,0 +1,373 @@
+//! `cargo xtask bench`: times, as ratios to what cannot be undercut, taken in turns in one run.
+//!
+//! Machines are noisy and differ; a ratio to the floor (`xtask/floor.rs`: an agent that does nothing, and the bare
+//! dumps of the kernel for interfaces) says more than a time. Client and agents share one processor, so that waking
+//! each other costs the same for all. Every figure is the median of rounds in which everyone has a turn. Where
+//! Debian's qemu-ga is installed, it takes part. Nothing here fails because it is slow.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nanoga_tests::agent::Agent;
+use nanoga_tests::paths;
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use xshell::{Shell, cmd};
+
+use crate::provision::find_program;
+
+const PING: &[u8] = b"{\"execute\":\"guest-ping\"}\n";
+
+/// Measures and prints.
+pub fn run(sh: &Shell) -> Result<()> {
+    cmd!(sh, "cargo build --quiet --release").run()?;
+    let floor = build_floor(sh)?;
+    share_one_processor()?;
+    let programs: Vec<Program> = [
+        Some(Program { name: "nanoga", path: paths::agent_binary()?, is_floor: false }),
+        Some(Program { name: "floor", path: floor, is_floor: true }),
+        find_program("qemu-ga").map(|path| Program { name: "qemu-ga", path, is_floor: false }),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+
+    println!(
+        "{:<40} {:>12} {:>12} {:>7} {:>7} {:>12} {:>8}",
+        "", "nanoga", "floor", "ratio", "at most", "qemu-ga", "ratio"
+    );
+    starts(&programs)?;
+    served(&programs)?;
+    for count in [10, 100, 1000] {
+        // A thread can leave its network namespace, and take the programs it starts along.
+        let programs: Vec<Program> = programs.iter().filter(|program| !program.is_floor).cloned().collect();
+        let measured = thread::spawn(move || interfaces(&programs, count)).join();
+        measured.map_err(|_| anyhow::anyhow!("the measurement of interfaces panicked"))??;
+    }
+    if programs.len() < 3 {
+        println!("qemu-ga is not installed (Debian: qemu-guest-agent)");
+    }
+    Ok(())
+}
+
+/// Prints a line: what was measured of nanoga, of the floor, and of qemu-ga. Smaller is better.
+fn row(what: &str, samples: &[Vec<f64>], shown: impl Fn(f64) -> String, limit: Option<f64>) {
+    let medians: Vec<f64> = samples.iter().map(|samples| median(samples)).collect();
+    let ratio = |at: usize| medians[at] / medians[1];
+    let limit = limit.map_or(String::new(), |limit| format!("{limit:.1}"));
+    print!("{what:<40} {:>12} {:>12} {:>7.2} {limit:>7}", shown(medians[0]), shown(medians[1]), ratio(0));
+    if medians.len() > 2 {
+        print!(" {:>12} {:>8.2}", shown(medians[2]), ratio(2));
+    }
+    println!();
+}
+
+fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+fn microseconds(seconds: f64) -> String {
+    format!("{:.1} us", seconds * 1e6)
+}
+
+/// A program that answers on a unix socket.
+#[derive(Clone)]
+struct Program {
+    name: &'static str,
+    path: PathBuf,
+    is_floor: bool,
+}
+
+impl Program {
+    fn command(&self, dir: &TempDir) -> Command {
+        let socket = dir.path().join("qga.sock");
+        let mut command = Command::new(&self.path);
+        if self.is_floor {
+            command.arg(socket);
+        } else {
+            command.args(["-m", "unix-listen", "-p"]).arg(socket).arg("-t").arg(dir.path());
+        }
+        command
+    }
+
+    /// Starts it with bounds, and connects.
+    fn start(&self) -> Result<Peer> {
+        let dir = TempDir::new()?;
+        let command = self.command(&dir);
+        let agent = Agent::spawn(dir, command)?;
+        agent.wait_for_socket(&agent.socket())?;
+        let stream = UnixStream::connect(agent.socket())?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let mut peer = Peer { agent, stream, buffer: vec![0; 1 << 20] };
+        peer.call(PING).with_context(|| format!("asking {}", self.name))?;
+        Ok(peer)
+    }
+}
+
+/// A running one, and the connection to it.
+struct Peer {
+    agent: Agent,
+    stream: UnixStream,
+    buffer: Vec<u8>,
+}
+
+impl Peer {
+    /// Sends a request and waits for its reply.
+    fn call(&mut self, request: &[u8]) -> Result<()> {
+        self.stream.write_all(request)?;
+        self.lines(1).map(drop)
+    }
+
+    /// Reads so many lines, and returns their bytes.
+    fn lines(&mut self, count: usize) -> Result<usize> {
+        let (mut lines, mut bytes) = (0, 0);
+        while lines < count {
+            let length = self.stream.read(&mut self.buffer)?;
+            ensure!(length > 0, "the connection was closed");
+            lines += self.buffer[..length].iter().filter(|byte| **byte == b'\n').count();
+            bytes += length;
+        }
+        ensure!(lines == count, "{lines} replies to {count} requests");
+        Ok(bytes)
+    }
+
+    /// Time on a processor so far, in seconds.
+    fn cpu(&self) -> Result<f64> {
+        let mut nanoseconds = 0.0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.agent.pid()))? {
+            let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+            nanoseconds += text.split(' ').next().and_then(|text| text.parse::<f64>().ok()).context("schedstat")?;
+        }
+        Ok(nanoseconds / 1e9)
+    }
+
+    /// Does something so many times, and returns what one time costs: time, and the agent's time on a processor.
+    fn cost(&mut self, times: usize, mut what: impl FnMut(&mut Peer) -> Result<()>) -> Result<[f64; 2]> {
+        let (cpu, start) = (self.cpu()?, Instant::now());
+        for _ in 0..times {
+            what(self)?;
+        }
+        let elapsed = start.elapsed().as_secs_f64();
+        Ok([elapsed / times as f64, (self.cpu()? - cpu) / times as f64])
+    }
+}
+
+/// Rounds in which each peer has a turn, in changing order: elapsed time and processor time of each.
+fn rounds(
+    peers: &mut [Peer],
+    count: usize,
+    mut turn: impl FnMut(&mut Peer) -> Result<[f64; 2]>,
+) -> Result<[Vec<Vec<f64>>; 2]> {
+    let mut samples = [vec![Vec::new(); peers.len()], vec![Vec::new(); peers.len()]];
+    for round in 0..count {
+        let mut order: Vec<usize> = (0..peers.len()).collect();
+        order.rotate_left(round % peers.len());
+        for at in order {
+            let [elapsed, cpu] = turn(&mut peers[at])?;
+            samples[0][at].push(elapsed);
+            samples[1][at].push(cpu);
+        }
+    }
+    Ok(samples)
+}
+
+/// From the start of the program to its first reply.
+fn starts(programs: &[Program]) -> Result<()> {
+    let mut samples = vec![Vec::new(); programs.len()];
+    for _ in 0..41 {
+        for (program, samples) in programs.iter().zip(&mut samples) {
+            samples.push(first_reply(program)?.as_secs_f64());
+        }
+    }
+    row("start to first reply", &samples, microseconds, Some(1.1));
+    Ok(())
+}
+
+fn first_reply(program: &Program) -> Result<Duration> {
+    struct Running(Child);
+    impl Drop for Running {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    let dir = TempDir::new()?;
+    let mut command = program.command(&dir);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let socket = dir.path().join("qga.sock");
+    let start = Instant::now();
+    let mut child = Running(command.spawn()?);
+    let mut stream = loop {
+        match UnixStream::connect(&socket) {
+            Ok(stream) => break stream,
+            Err(_) if start.elapsed() > Duration::from_secs(20) => bail!("{} does not listen", program.name),
+            Err(_) => thread::yield_now(),
+        }
+    };
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.write_all(PING)?;
+    let length = stream.read(&mut [0; 64])?;
+    let took = start.elapsed();
+    ensure!(length > 0 && child.0.try_wait()?.is_none(), "{} ended", program.name);
+    Ok(took)
+}
+
+/// What requests cost an agent that runs.
+fn served(programs: &[Program]) -> Result<()> {
+    let mut peers = programs.iter().map(Program::start).collect::<Result<Vec<Peer>>>()?;
+
+    let [elapsed, cpu] = rounds(&mut peers, 21, |peer| peer.cost(1000, |peer| peer.call(PING)))?;
+    row("ping, round trip", &elapsed, microseconds, None);
+    row("ping, processor time of the agent", &cpu, microseconds, Some(1.1));
+
+    // As many as a socket holds, so that nobody has to write and read at once.
+    let many = 4096;
+    let requests = PING.repeat(many);
+    let per_second = |seconds: f64| format!("{:.2} M/s", 1e-6 / seconds);
+    let [elapsed, cpu] = rounds(&mut peers, 21, |peer| {
+        let cost = peer.cost(10, |peer| {
+            let mut writer = peer.stream.try_clone()?;
+            thread::scope(|scope| {
+                let written = scope.spawn(|| writer.write_all(&requests));
+                peer.lines(many)?;
+                written.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+                Ok(())
+            })
+        })?;
+        Ok(cost.map(|seconds| seconds / many as f64))
+    })?;
+    row("pipelined pings", &elapsed, per_second, None);
+    row("pipelined pings, processor time", &cpu, per_second, None);
+
+    // Not echoed: an argument that the command does not know.
+    let length = 200 << 10;
+    let text = "x".repeat(length);
+    let request = format!("{{\"execute\":\"guest-ping\",\"arguments\":{{\"x\":\"{text}\"}}}}\n");
+    let rate = |seconds: f64| format!("{:.0} MB/s", length as f64 / seconds / 1e6);
+    let [elapsed, cpu] = rounds(&mut peers, 21, |peer| peer.cost(50, |peer| peer.call(request.as_bytes())))?;
+    row("string of 200 KiB", &elapsed, rate, None);
+    row("string of 200 KiB, processor time", &cpu, rate, None);
+    Ok(())
+}
+
+/// `guest-network-get-interfaces` against the kernel's dumps alone, in a network namespace of this thread.
+fn interfaces(programs: &[Program], count: usize) -> Result<()> {
+    let what = format!("{count} interfaces, two addresses each");
+    if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+        println!("{what:<40} left out: a network namespace needs root ({error})");
+        return Ok(());
+    }
+    make_interfaces(count)?;
+    let mut peers = programs.iter().map(Program::start).collect::<Result<Vec<Peer>>>()?;
+    let request = b"{\"execute\":\"guest-network-get-interfaces\"}\n";
+
+    let mut samples = vec![Vec::new(); peers.len() + 1];
+    let mut buffer = vec![0; 32 << 10];
+    for round in 0..31 {
+        let start = Instant::now();
+        bare_dumps(&mut buffer)?;
+        samples[1].push(start.elapsed().as_secs_f64());
+        for (at, peer) in peers.iter_mut().enumerate() {
+            // It takes seconds where nanoga takes milliseconds.
+            if at == 1 && round % 10 != 0 {
+                continue;
+            }
+            let start = Instant::now();
+            peer.call(request)?;
+            samples[at * 2].push(start.elapsed().as_secs_f64());
+        }
+    }
+    row(&what, &samples, microseconds, Some(3.0));
+    Ok(())
+}
+
+/// Ends of virtual cables, up, each with an IPv4 and an IPv6 address.
+fn make_interfaces(count: usize) -> Result<()> {
+    let mut lines = String::from("link set lo up\n");
+    for pair in 0..count / 2 {
+        lines += &format!("link add p{} type veth peer name p{}\n", pair * 2, pair * 2 + 1);
+    }
+    for link in 0..count {
+        lines += &format!("link set p{link} addrgenmode none\n");
+        lines += &format!("addr add 10.{}.{}.1/24 dev p{link}\n", link / 250, link % 250);
+        lines += &format!("addr add fd00:0:0:{link:x}::1/64 dev p{link} nodad\n");
+        lines += &format!("link set p{link} up\n");
+    }
+    let ip = find_program("ip").context("ip (iproute2) is not installed")?;
+    let mut ip = Command::new(ip).args(["-batch", "-"]).stdin(Stdio::piped()).spawn()?;
+    ip.stdin.take().context("no pipe")?.write_all(lines.as_bytes())?;
+    ensure!(ip.wait()?.success(), "ip could not make {count} interfaces");
+    // The kernel is still at work with them.
+    thread::sleep(Duration::from_millis(300));
+    Ok(())
+}
+
+/// All links and all addresses, taken from the kernel and thrown away: nobody can know them in less time.
+fn bare_dumps(buffer: &mut [u8]) -> Result<()> {
+    const RTM_GETLINK: u16 = 18;
+    const RTM_GETADDR: u16 = 22;
+    let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    // struct ifinfomsg has 16 bytes, struct ifaddrmsg 8.
+    for (kind, body) in [(RTM_GETLINK, 16), (RTM_GETADDR, 8)] {
+        let mut request = Vec::new();
+        request.extend(u32::to_ne_bytes(16 + body));
+        request.extend(u16::to_ne_bytes(kind));
+        request.extend(u16::to_ne_bytes(0x301)); // NLM_F_REQUEST | NLM_F_DUMP
+        request.resize(16 + body as usize, 0);
+        send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
+        loop {
+            let length = recv(netlink.as_raw_fd(), buffer, MsgFlags::empty())?;
+            if dump_ends(&buffer[..length]) {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Is there NLMSG_DONE or NLMSG_ERROR among these messages, or nothing at all?
+fn dump_ends(mut messages: &[u8]) -> bool {
+    if messages.is_empty() {
+        return true;
+    }
+    while let Some((header, _)) = messages.split_first_chunk::<16>() {
+        let [l0, l1, l2, l3, k0, k1, ..] = *header;
+        if matches!(u16::from_ne_bytes([k0, k1]), 2 | 3) {
+            return true;
+        }
+        let length = u32::from_ne_bytes([l0, l1, l2, l3]).max(16).next_multiple_of(4);
+        messages = messages.get(length as usize..).unwrap_or_default();
+    }
+    false
+}
+
+/// From here on, this program and all that it starts run on the last of its processors.
+fn share_one_processor() -> Result<()> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    let last = (0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+    let mut one = CpuSet::new();
+    one.set(last.context("no processor")?)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
+}
+
+/// Compiles the floor.
+fn build_floor(sh: &Shell) -> Result<PathBuf> {
+    ensure!(cfg!(target_arch = "x86_64"), "the floor is written for x86-64");
+    let dir = paths::target_dir().join("bench");
+    fs::create_dir_all(&dir)?;
+    let (source, out) = (paths::workspace_dir().join("xtask/floor.rs"), dir.join("floor"));
+    let link = "-Clink-args=-nostartfiles -nostdlib -static -no-pie -Wl,--build-id=none";
+    cmd!(sh, "rustc --edition 2024 -Copt-level=3 -Cpanic=abort -Cstrip=symbols {link} -o {out} {source}").run()?;
+    Ok(out)
+}

@@ -1,0 +1,59 @@
+//! The project's commands: `cargo xtask COMMAND`.
+
+mod aarch64;
+mod bench;
+mod demo;
+mod fuzz;
+mod panics;
+mod provision;
+mod size;
+mod steps;
+mod test;
+
+use clap::Parser;
+use xshell::Shell;
+
+/// The project's commands.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+enum Command {
+    /// Build the agent and talk to it: on this machine, or in a guest.
+    Demo {
+        /// In a guest under QEMU, over virtio-serial, with a sleep to RAM in between.
+        #[arg(long)]
+        vm: bool,
+    },
+    /// Check and test everything; fetches what is missing.
+    Test,
+    /// Show what the release binary costs, in the file and running, against its limits.
+    Size,
+    /// Compare what can panic in the release binary with the list of what never does.
+    Panics,
+    /// Show times as ratios to what cannot be undercut. Interfaces need root.
+    Bench,
+    /// Run the fuzz targets on stable Rust: all, or one.
+    Fuzz {
+        /// A file of `fuzz/fuzz_targets`, without its extension.
+        target: Option<String>,
+        /// How long each runs.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let command = Command::parse();
+    let sh = Shell::new()?;
+    sh.change_dir(nanoga_tests::paths::workspace_dir());
+    // For every cargo and every test that is started from here.
+    sh.set_var("CARGO_TARGET_DIR", nanoga_tests::paths::target_dir());
+    match command {
+        Command::Demo { vm: false } => demo::here(&sh),
+        Command::Demo { vm: true } => demo::in_guest(&sh),
+        Command::Test => test::run(&sh),
+        Command::Size => size::check(&sh),
+        Command::Panics => panics::check(&sh),
+        Command::Bench => bench::run(&sh),
+        Command::Fuzz { target, seconds } => fuzz::run(&sh, target.as_deref(), seconds),
+    }
+}

@@ -1,0 +1,196 @@
+//! Fetches what the tests need and this machine lacks, and says so.
+//!
+//! Programs are installed through apt, as root or by sudo. What guests are made of is only downloaded and unpacked
+//! under `target/guest/`: no kernel is installed, no file of the system replaced.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use nanoga_tests::paths::{self, Kernel};
+use xshell::{Shell, cmd};
+
+/// A program the tests run, and the package it comes in.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("ip", "iproute2"),
+    ("strace", "strace"),
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+];
+
+/// The packages that stand for the newest kernel for guests: Debian's, Ubuntu's.
+const KERNELS: &[&str] = &["linux-image-cloud-amd64", "linux-image-virtual"];
+
+/// Installs the programs that are missing.
+pub fn programs(sh: &Shell) -> Result<()> {
+    let missing = PROGRAMS.iter().filter(|(program, _)| find_program(program).is_none());
+    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    packages.dedup();
+    install(sh, &packages)?;
+    println!("programs: all there");
+    Ok(())
+}
+
+/// Puts a kernel and a busybox under `target/guest/`.
+pub fn guest(sh: &Shell) -> Result<()> {
+    let dir = paths::guest_dir();
+    fs::create_dir_all(&dir)?;
+    if Kernel::find().is_err() {
+        fetch_kernel(sh, &dir)?;
+    }
+    println!("kernel: {}", Kernel::find()?.image.display());
+    if paths::busybox().is_err() {
+        let unpacked = fetch(sh, &dir, &["busybox-static"])?;
+        let found = ["bin/busybox", "usr/bin/busybox"].map(|file| unpacked.join(file));
+        let found = found.iter().find(|file| file.is_file()).context("busybox-static has no busybox")?;
+        fs::copy(found, dir.join("busybox"))?;
+        fs::remove_dir_all(unpacked)?;
+    }
+    println!("busybox: {}", paths::busybox()?.display());
+    Ok(())
+}
+
+/// Fetches an emulator for aarch64 programs, unless there is one.
+pub fn qemu_aarch64(sh: &Shell) -> Result<PathBuf> {
+    let kept = paths::guest_dir().join("qemu-aarch64");
+    let names = ["qemu-aarch64-static", "qemu-aarch64"];
+    let found = names.iter().find_map(|name| find_program(name));
+    if let Some(found) = found.or(kept.is_file().then(|| kept.clone())) {
+        return Ok(found);
+    }
+    let dir = paths::guest_dir();
+    fs::create_dir_all(&dir)?;
+    // Where qemu-user-static is an empty package, qemu-user has the static programs.
+    for package in ["qemu-user-static", "qemu-user"] {
+        let unpacked = fetch(sh, &dir, &[package])?;
+        let found = names.iter().map(|name| unpacked.join("usr/bin").join(name));
+        let found = found.filter_map(|path| path.canonicalize().ok()).find(|path| path.is_file());
+        if let Some(found) = found {
+            fs::copy(found, &kept)?;
+        }
+        fs::remove_dir_all(unpacked)?;
+        if kept.is_file() {
+            return Ok(kept);
+        }
+    }
+    bail!("no package of this system has a qemu-aarch64-static");
+}
+
+/// Installs packages through apt.
+pub fn install(sh: &Shell, packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let list = packages.join(" ");
+    ensure!(
+        find_program("apt-get").is_some(),
+        "this is no Debian or Ubuntu: install what these packages of Debian hold, and run it again: {list}"
+    );
+    println!("installing {list}");
+    with_fresh_lists(sh, || {
+        let install = ["apt-get", "install", "--yes", "--no-install-recommends"];
+        as_root(sh, &[&install, packages].concat())
+    })
+    .with_context(|| format!("cannot install: apt-get install {list}"))
+}
+
+/// Runs a command as root, without asking for a password.
+pub fn as_root(sh: &Shell, command: &[&str]) -> Result<()> {
+    let command = [&["DEBIAN_FRONTEND=noninteractive"], command].concat();
+    match cmd!(sh, "id -u").quiet().read()?.as_str() {
+        "0" => Ok(cmd!(sh, "env {command...}").run()?),
+        _ => cmd!(sh, "sudo -n env {command...}").run().context("needs root, or sudo without a password"),
+    }
+}
+
+/// Where a program lies.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // `ip` and others lie where users' PATH does not lead.
+    let mut dirs: Vec<PathBuf> = env::split_paths(&path).collect();
+    dirs.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    dirs.iter().map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+fn fetch_kernel(sh: &Shell, dir: &Path) -> Result<()> {
+    ensure!(
+        find_program("apt-get").is_some() && find_program("dpkg-deb").is_some(),
+        "this is no Debian or Ubuntu: unpack a kernel package with boot/vmlinuz-VERSION and lib/modules/VERSION \
+         to {0}/kernel and put a static busybox at {0}/busybox",
+        dir.display()
+    );
+    let mut packages = Vec::new();
+    with_fresh_lists(sh, || {
+        packages = KERNELS.iter().find_map(|name| real_packages(sh, name)).context("apt knows no kernel")?;
+        Ok(())
+    })?;
+    let names: Vec<&str> = packages.iter().map(String::as_str).collect();
+    let unpacked = fetch(sh, dir, &names)?;
+    let kernel = dir.join("kernel");
+    let _ = fs::remove_dir_all(&kernel);
+    fs::rename(unpacked, &kernel)?;
+    if let Err(e) = Kernel::find() {
+        bail!("{names:?} hold no kernel: {e}");
+    }
+    let compressed = cmd!(sh, "find {kernel} -name virtio_net.ko.*").quiet().read()?;
+    match Path::new(compressed.trim()).extension().and_then(|e| e.to_str()) {
+        Some("xz") if find_program("xz").is_none() => install(sh, &["xz-utils"]),
+        Some("zst") if find_program("zstd").is_none() => install(sh, &["zstd"]),
+        _ => Ok(()),
+    }
+}
+
+/// The packages with files behind one that only depends on them: the image, and its modules where they are apart.
+fn real_packages(sh: &Shell, name: &str) -> Option<Vec<String>> {
+    let list = cmd!(sh, "apt-cache depends --no-recommends --no-suggests {name}");
+    let list = list.quiet().ignore_stderr().read().ok()?;
+    let versioned = |name: &&str| {
+        let rest = name.strip_prefix("linux-image-").or(name.strip_prefix("linux-modules-"));
+        rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let depends = list.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+    let mut packages: Vec<String> = depends.filter(versioned).map(str::to_owned).collect();
+    for package in packages.clone() {
+        packages.extend(real_packages(sh, &package).unwrap_or_default());
+    }
+    (!packages.is_empty()).then_some(packages)
+}
+
+/// Downloads packages and unpacks them into one new directory.
+fn fetch(sh: &Shell, dir: &Path, packages: &[&str]) -> Result<PathBuf> {
+    ensure!(
+        find_program("apt-get").is_some() && find_program("dpkg-deb").is_some(),
+        "this is no Debian or Ubuntu: cannot fetch {packages:?} for {}",
+        dir.display()
+    );
+    println!("downloading {} into {}", packages.join(" "), dir.display());
+    let debs = dir.join("debs");
+    let unpacked = dir.join("unpacked");
+    for dir in [&debs, &unpacked] {
+        let _ = fs::remove_dir_all(dir);
+        fs::create_dir_all(dir)?;
+    }
+    with_fresh_lists(sh, || {
+        let _here = sh.push_dir(&debs);
+        // As root apt would download as a user who may not write here.
+        cmd!(sh, "apt-get -q -o APT::Sandbox::User=root download {packages...}").run()?;
+        Ok(())
+    })?;
+    for deb in sh.read_dir(&debs)? {
+        cmd!(sh, "dpkg-deb -x {deb} {unpacked}").run()?;
+    }
+    fs::remove_dir_all(debs)?;
+    Ok(unpacked)
+}
+
+/// Does something with apt, and once more with new package lists if it fails.
+fn with_fresh_lists(sh: &Shell, mut step: impl FnMut() -> Result<()>) -> Result<()> {
+    let Err(first) = step() else {
+        return Ok(());
+    };
+    println!("{first:#}: trying again with new package lists");
+    as_root(sh, &["apt-get", "-q", "update"])?;
+    step()
+}

@@ -244,10 +244,8 @@ impl Framer {
     /// Keeps some bytes of the request, as long as they fit.
     #[inline(never)]
     fn put(&mut self, frame: &mut [u8], bytes: &[u8]) {
-        let free = frame.get_mut(self.len..).unwrap_or_default();
-        let kept = bytes.len().min(free.len());
-        if let (Some(space), Some(bytes)) = (free.get_mut(..kept), bytes.get(..kept)) {
-            space.copy_from_slice(bytes);
+        for (place, byte) in frame.get_mut(self.len..).unwrap_or_default().iter_mut().zip(bytes) {
+            *place = *byte;
         }
         self.len = self.len.wrapping_add(bytes.len());
     }

@@ -405,15 +405,14 @@ impl Reply<'_> {
         loop {
             let free = self.buffer.get_mut(self.outbox.len..).unwrap_or_default();
             let now = bytes.len().min(free.len());
-            let (Some(space), Some((now, later))) = (free.get_mut(..now), bytes.split_at_checked(now)) else {
-                return;
-            };
-            space.copy_from_slice(now);
-            self.outbox.len = self.outbox.len.wrapping_add(now.len());
-            if later.is_empty() || !self.flush() {
+            for (place, byte) in free.iter_mut().zip(bytes) {
+                *place = *byte;
+            }
+            self.outbox.len = self.outbox.len.wrapping_add(now);
+            bytes = bytes.get(now..).unwrap_or_default();
+            if bytes.is_empty() || !self.flush() {
                 return;
             }
-            bytes = later;
         }
     }
 

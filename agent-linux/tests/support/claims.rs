@@ -1,6 +1,8 @@
 //! What must hold for any bytes a kernel may send. The property tests try it on damaged messages, the fuzz target on
 //! hostile ones, and the corpus test on all that was ever found.
 
+use std::net::IpAddr;
+
 use agent_linux::guest::netlink::{Attributes, Messages};
 use agent_linux::guest::network::{FoundAddress, parse_link};
 
@@ -41,7 +43,11 @@ fn bodies(bytes: &[u8]) {
         if let Some(found) = FoundAddress::parse(bytes, family) {
             assert_eq!((bytes[0], bytes[1]), (family, found.address.prefix));
             assert_eq!(found.index.to_ne_bytes(), bytes[4..8]);
-            assert_eq!(found.address.ip.is_ipv4(), family == AF_INET);
+            let octets = match found.address.ip {
+                IpAddr::V4(ip) => ip.octets().to_vec(),
+                IpAddr::V6(ip) => ip.octets().to_vec(),
+            };
+            assert!(Attributes::new(&bytes[8..]).any(|(_, value)| value == octets), "an address from nowhere");
         }
     }
 }

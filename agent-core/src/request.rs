@@ -8,6 +8,7 @@ use heapless::Vec;
 
 use crate::error::{Error, Fault};
 use crate::limits;
+use crate::text;
 
 /// The members of a request. They borrow from its frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -145,15 +146,8 @@ impl<'f> Iterator for Members<'f> {
 /// The text of the string at the front, and what is behind it.
 #[inline(never)]
 pub(crate) fn split_string(bytes: &[u8]) -> (&[u8], &[u8]) {
-    let mut rest = bytes;
-    while let [byte, behind @ ..] = rest {
-        if *byte == 0 {
-            let end = bytes.len().wrapping_sub(rest.len());
-            return (bytes.get(1..end).unwrap_or_default(), behind);
-        }
-        rest = behind;
-    }
-    (&[], &[])
+    let end = text::len_to_zero(bytes);
+    (bytes.get(1..end).unwrap_or_default(), bytes.get(end.wrapping_add(1)..).unwrap_or_default())
 }
 
 /// What is behind the value that stands behind the first byte, a colon: a separator or a closing bracket.

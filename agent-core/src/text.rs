@@ -75,25 +75,45 @@ pub(crate) fn encode(code: u32) -> ([u8; 4], usize) {
 
 /// How many bytes at the front need no thought in a JSON string: ASCII from the blank on, but for `quote` and `\`.
 pub(crate) fn plain_run(bytes: &[u8], quote: u8) -> usize {
-    // Eight bytes at a time; the highest bit of each byte of `stop` says that this byte is not plain. Borrows can
-    // set bits behind the first true one, never before it.
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = ONES << 7;
-    let quotes = u64::from(quote).wrapping_mul(ONES);
+    let quotes = ONES.wrapping_mul(u64::from(quote));
     let escapes = ONES.wrapping_mul(0x5C);
     let blanks = ONES.wrapping_mul(0x20);
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word;
+    // Borrows can set bits behind the first true one, never before it.
+    let mut run = words_until(bytes, |word| {
+        word | word.wrapping_sub(blanks) & !word | zero_bytes(word ^ quotes) | zero_bytes(word ^ escapes)
+    });
+    while bytes.get(run).is_some_and(|byte| matches!(byte, b' '..0x80) && *byte != quote && *byte != b'\\') {
+        run = run.wrapping_add(1);
+    }
+    run
+}
+
+/// How many bytes come before the first zero byte, if there is one.
+pub(crate) fn len_to_zero(bytes: &[u8]) -> usize {
+    let mut run = words_until(bytes, zero_bytes);
+    while bytes.get(run).is_some_and(|byte| *byte != 0) {
+        run = run.wrapping_add(1);
+    }
+    run
+}
+
+/// A one in each byte of a word.
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// Sets the highest bit of the first byte that is zero, and perhaps of others behind it.
+fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word
+}
+
+/// How many bytes stand in whole words before the first in which this sets the highest bit of a byte: eight bytes at a
+/// time.
+fn words_until(bytes: &[u8], stop: impl Fn(u64) -> u64) -> usize {
     let mut run = 0usize;
     while let Some(word) = bytes.get(run..).and_then(<[u8]>::first_chunk) {
-        let word = u64::from_le_bytes(*word);
-        let stop = (word | word.wrapping_sub(blanks) & !word | zero(word ^ quotes) | zero(word ^ escapes)) & HIGH;
-        if stop != 0 {
+        if stop(u64::from_le_bytes(*word)) & ONES << 7 != 0 {
             break;
         }
         run = run.wrapping_add(8);
-    }
-    while bytes.get(run).is_some_and(|byte| matches!(byte, b' '..0x80) && *byte != quote && *byte != b'\\') {
-        run = run.wrapping_add(1);
     }
     run
 }
@@ -157,6 +177,16 @@ mod tests {
         }
         assert_eq!(plain_run(b"it's \x7F fine: \"", b'"'), 13);
         assert_eq!(plain_run(b"it's", b'\''), 2);
+    }
+
+    #[test]
+    fn the_first_zero_byte_is_found_wherever_it_is() {
+        for at in 0..24 {
+            let mut bytes = [0xFF; 24];
+            bytes[at] = 0;
+            assert_eq!(len_to_zero(&bytes), at);
+            assert_eq!(len_to_zero(&[0x80; 24][..at]), at);
+        }
     }
 
     #[test]

@@ -1,11 +1,8 @@
 //! The loop: one thread, one `epoll(7)`, woken by channels, signals and nothing else.
 
-use core::mem::MaybeUninit;
-
 use agent_core::Agent;
 use agent_core::guest::Errno;
-use linux_raw_sys::general as kernel;
-use rustix::event::Timespec;
+use linux_raw_sys::{errno, general as kernel};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::read;
@@ -18,6 +15,8 @@ use crate::sys::{self, SignalSet};
 /// The signals that are waited for. SIGPIPE is only blocked: a write says the same by its error.
 const HANDLED: SignalSet = SignalSet::EMPTY.with(kernel::SIGTERM).with(kernel::SIGINT).with(kernel::SIGCHLD);
 
+const EINTR: Errno = sys::errno_of(errno::EINTR);
+
 /// The token of the signals. Channels have their number.
 const SIGNALS: u64 = u64::MAX;
 
@@ -28,25 +27,22 @@ pub fn run(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel]) -> Result<()
     let signals = sys::signalfd(HANDLED)?;
     let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(sys::errno)?;
     epoll::add(&epoll, &signals, EventData::new_u64(SIGNALS), EventFlags::IN).map_err(sys::errno)?;
-    let mut space = [MaybeUninit::<Event>::uninit(); CHANNELS + 1];
+    let mut space = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; CHANNELS + 1];
     loop {
         let mut deadline_ms = NEVER;
         for channel in &mut *channels {
             channel.arm(epoll.as_fd()).map_err(sys::errno)?;
             deadline_ms = deadline_ms.min(channel.deadline_ms());
         }
-        let mut wait = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut timeout = None;
+        let mut timeout_ms = sys::FOR_EVER;
         if deadline_ms != NEVER {
             let wait_ms = deadline_ms.saturating_sub(sys::monotonic_ms()).min(10_000);
-            wait.tv_sec = i64::try_from(wait_ms / 1000).unwrap_or(0);
-            wait.tv_nsec = i64::try_from(wait_ms % 1000).unwrap_or(0).wrapping_mul(1_000_000);
-            timeout = Some(&wait);
+            timeout_ms = usize::try_from(wait_ms).unwrap_or(0);
         }
-        let events = match epoll::wait(&epoll, &mut space, timeout) {
-            Ok((events, _)) => &*events,
-            Err(rustix::io::Errno::INTR) => &[],
-            Err(error) => return Err(sys::errno(error)),
+        let events = match sys::epoll_wait(&epoll, &mut space, timeout_ms) {
+            Ok(count) => space.get(..count).unwrap_or_default(),
+            Err(EINTR) => &[],
+            Err(error) => return Err(error),
         };
         for event in events {
             // The structure is packed.

@@ -10,6 +10,7 @@ use core::ptr;
 
 use agent_core::guest::Errno;
 use linux_raw_sys::{general as kernel, ioctl, netlink};
+use rustix::event::epoll;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
@@ -187,6 +188,19 @@ pub fn print(number: usize, bytes: &[u8]) {
     unsafe {
         syscall3(kernel::__NR_write, number, bytes.as_ptr().expose_provenance(), bytes.len());
     }
+}
+
+/// The time that does not run out, for [`epoll_wait`]: -1 as the kernel reads it.
+pub const FOR_EVER: usize = usize::MAX;
+
+/// Waits for events, and no longer than so many milliseconds: `epoll_pwait(2)`. How many there are.
+///
+/// Not through rustix: it takes seconds and nanoseconds apart and puts them together again.
+pub fn epoll_wait(epoll: impl AsFd, events: &mut [epoll::Event], timeout_ms: usize) -> Result<usize, Errno> {
+    let room = events.len();
+    let events = events.as_mut_ptr().expose_provenance();
+    // SAFETY: the events are writable for the call, and what the kernel writes makes valid ones. There is no mask.
+    checked(unsafe { syscall5(kernel::__NR_epoll_pwait, raw(epoll), events, room, timeout_ms, 0) })
 }
 
 /// Milliseconds of a clock that never jumps: `clock_gettime(2)` with `CLOCK_MONOTONIC`.

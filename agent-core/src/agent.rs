@@ -59,13 +59,14 @@ impl<G: Guest + 'static> Agent<G> {
 #[inline(never)]
 fn dispatch<'c, G: Guest + 'static>(request: &Request<'c>, turn: Turn, call: &mut Call<'c, G>) -> Result<Outcome> {
     if let Some(error) = request.error {
-        return Err(call.fail(error));
+        call.error = error;
+        return Err(Failed);
     }
     let Some(name) = request.execute else {
-        return Err(call.fail(Fault::NoExecute.plain()));
+        return Err(call.fail(Fault::NoExecute, &[]));
     };
     let Some(command) = Command::TABLE.iter().find(|command| command.name.as_bytes() == name) else {
-        return Err(call.fail(Fault::UnknownCommand.of(name)));
+        return Err(call.fail(Fault::UnknownCommand, name));
     };
     if turn == Turn::Behind && matches!(command.run, Run::Later(..)) {
         return Ok(Outcome::Deferred);

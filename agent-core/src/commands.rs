@@ -42,9 +42,10 @@ pub struct Failed;
 pub type Result<T> = core::result::Result<T, Failed>;
 
 impl<'c, G> Call<'c, G> {
-    /// Notes why the command fails.
-    pub fn fail(&mut self, error: Error<'c>) -> Failed {
-        self.error = error;
+    /// Notes why the command fails: what is wrong, and with which word.
+    #[inline(never)]
+    pub fn fail(&mut self, fault: Fault, word: &'c [u8]) -> Failed {
+        self.error = fault.of(word);
         Failed
     }
 
@@ -52,16 +53,16 @@ impl<'c, G> Call<'c, G> {
     #[inline(never)]
     pub fn integer(&mut self, name: &'static str) -> Result<i64> {
         let Some(value) = self.arguments.value(name) else {
-            return Err(self.fail(Fault::ParameterMissing.of(name.as_bytes())));
+            return Err(self.fail(Fault::ParameterMissing, name.as_bytes()));
         };
-        number::integer(value).ok_or_else(|| self.fail(Fault::NotAnInteger.of(name.as_bytes())))
+        number::integer(value).ok_or_else(|| self.fail(Fault::NotAnInteger, name.as_bytes()))
     }
 
     /// All arguments have been asked for: any other is one too many.
     #[inline(never)]
     pub fn no_more_arguments(&mut self) -> Result<()> {
         match self.arguments.unexpected() {
-            Some(name) => Err(self.fail(Fault::UnexpectedParameter.of(name))),
+            Some(name) => Err(self.fail(Fault::UnexpectedParameter, name)),
             None => Ok(()),
         }
     }

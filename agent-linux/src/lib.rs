@@ -20,8 +20,8 @@
 extern crate std;
 
 pub mod arch;
-mod channel;
-mod cli;
+pub mod channel;
+pub mod cli;
 mod event_loop;
 pub mod guest;
 mod log;
@@ -43,16 +43,20 @@ use log::say;
 use memory::{CHANNELS, Memory};
 use sys::Strings;
 
+/// The channels of the agent. They stand in static memory, beside data that is touched anyway: on the stack they would
+/// take half a page.
+pub type Channels = Vec<Channel, CHANNELS>;
+
 /// The text of `--version`.
 const VERSION_LINE: &str = concat!("nanoga ", env!("CARGO_PKG_VERSION"), " (QEMU Guest Agent 10.2.50)\n");
 
 /// Runs the agent until it is told to end; the result is the exit status of the process.
-pub fn run(mut arguments: Strings<'static>, memory: &'static mut Memory) -> u8 {
+pub fn run(mut arguments: Strings<'static>, memory: &'static mut Memory, channels: &'static mut Channels) -> u8 {
     sys::keep_standard_descriptors();
     arguments.next();
     let mut options = Options::default();
     match cli::parse(&mut arguments, &mut options) {
-        Ok(Action::Serve) => return serve(&options, memory),
+        Ok(Action::Serve) => return serve(&options, memory, channels),
         Ok(Action::Help) => sys::print(1, cli::HELP.as_bytes()),
         Ok(Action::Version) => sys::print(1, VERSION_LINE.as_bytes()),
         Err(Error(form, word)) => {
@@ -64,8 +68,7 @@ pub fn run(mut arguments: Strings<'static>, memory: &'static mut Memory) -> u8 {
 }
 
 /// Opens the channels, then serves them until a signal ends it.
-fn serve(options: &Options, memory: &'static mut Memory) -> u8 {
-    let mut channels = Vec::<Channel, CHANNELS>::new();
+fn serve(options: &Options, memory: &'static mut Memory, channels: &'static mut Channels) -> u8 {
     for (place, memory) in options.channels.iter().zip(&mut memory.channels) {
         let mut channel = Channel::new(place, channels.len(), options, memory);
         if let Err(error) = channel.open() {
@@ -74,7 +77,7 @@ fn serve(options: &Options, memory: &'static mut Memory) -> u8 {
         let _ = channels.push(channel);
     }
     let mut agent = Agent::new(LinuxGuest::new(&mut memory.network));
-    match event_loop::run(&mut agent, &mut channels) {
+    match event_loop::run(&mut agent, channels) {
         Ok(()) => 0,
         Err(error) => failed(b"event loop", error),
     }

@@ -8,13 +8,16 @@ use core::ffi::{c_char, c_int};
 use core::ptr;
 
 use agent_linux::memory::Memory;
-use agent_linux::{arch, sys};
+use agent_linux::{Channels, arch, sys};
 
 use crate::panic;
 
 /// The agent's memory. Only [`entry`] names it. Its section lets `nanoga.ld` tell it from small things.
 #[unsafe(link_section = ".bss.pages")]
 static mut MEMORY: Memory = Memory::ZERO;
+
+/// The channels; as above.
+static mut CHANNELS: Channels = Channels::new();
 
 agent_linux::start!(entry);
 
@@ -28,10 +31,10 @@ unsafe extern "C" fn entry(stack: *const usize) -> ! {
     // to them.
     let (arguments, environment) = unsafe { (sys::Strings::new(arguments), sys::Strings::new(environment)) };
     panic::prepare(arguments, environment);
-    let memory = &raw mut MEMORY;
-    // SAFETY: nobody else names MEMORY, and this function runs once.
-    let memory = unsafe { &mut *memory };
-    sys::exit(agent_linux::run(arguments, memory))
+    let (memory, channels) = (&raw mut MEMORY, &raw mut CHANNELS);
+    // SAFETY: nobody else names the two, and this function runs once.
+    let (memory, channels) = unsafe { (&mut *memory, &mut *channels) };
+    sys::exit(agent_linux::run(arguments, memory, channels))
 }
 
 /// `memcpy(3)`, first byte first. The accesses are volatile, or the compiler would make a call of memcpy out of them.

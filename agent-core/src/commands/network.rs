@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Call, Result};
+use super::{Call, Failed, Result};
 use crate::error::Fault;
 use crate::guest::{Address, Event, Guest, Link, Statistics};
 use crate::reply::Reply;
@@ -20,7 +20,10 @@ pub(super) fn interfaces<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     let walked = call.guest.interfaces(&mut |event| list.event(event));
     list.close();
     list.reply.close_list();
-    walked.map_err(|errno| call.fail(Fault::Interfaces.by(errno)))
+    walked.map_err(|errno| {
+        call.error = Fault::Interfaces.by(errno);
+        Failed
+    })
 }
 
 /// The list in the making.
@@ -128,11 +131,11 @@ fn ipv4(reply: &mut Reply<'_>, ip: Ipv4Addr) {
 /// lower case, and the last four bytes of an IPv4-mapped or -compatible address in dotted form.
 #[inline(never)]
 fn ipv6(reply: &mut Reply<'_>, ip: Ipv6Addr) {
-    let groups = ip.segments();
-    let (start, end) = longest_zero_run(&groups);
-    let dotted = start == 0 && (end == 6 || end == 5 && ip.to_ipv4_mapped().is_some());
+    let octets = ip.octets();
+    let (start, end) = longest_zero_run(&octets);
+    let dotted = start == 0 && (end == 6 || end == 5 && group(&octets, 5) == Some(0xFFFF));
     let mut at = 0;
-    while let Some(group) = groups.get(at) {
+    while let Some(group) = group(&octets, at) {
         if at == start && end > start {
             reply.part(b"::");
             at = end;
@@ -142,26 +145,33 @@ fn ipv6(reply: &mut Reply<'_>, ip: Ipv6Addr) {
             reply.part(b":");
         }
         if dotted && at == 6 {
-            let [.., a, b, c, d] = ip.octets();
+            let [.., a, b, c, d] = octets;
             return ipv4(reply, Ipv4Addr::new(a, b, c, d));
         }
-        reply.part_hex(*group, 1, b'a');
+        reply.part_hex(group, 1, b'a');
         at = at.wrapping_add(1);
     }
 }
 
+/// One of the eight groups of an address.
+#[inline(never)]
+fn group(octets: &[u8; 16], at: usize) -> Option<u16> {
+    octets.get(at.wrapping_mul(2)..)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
+}
+
 /// Where it starts, and where it ends.
-fn longest_zero_run(groups: &[u16]) -> (usize, usize) {
+#[inline(never)]
+fn longest_zero_run(octets: &[u8; 16]) -> (usize, usize) {
     let (mut best, mut best_len) = ((0, 0), 1);
-    let mut start = 0usize;
-    for (at, group) in groups.iter().enumerate() {
-        let end = at.wrapping_add(1);
-        if *group != 0 {
-            start = end;
+    let (mut start, mut at) = (0usize, 0usize);
+    while let Some(group) = group(octets, at) {
+        at = at.wrapping_add(1);
+        if group != 0 {
+            start = at;
         }
-        let len = end.wrapping_sub(start);
+        let len = at.wrapping_sub(start);
         if len > best_len {
-            (best, best_len) = ((start, end), len);
+            (best, best_len) = ((start, at), len);
         }
     }
     best

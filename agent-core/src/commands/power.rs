@@ -2,9 +2,9 @@
 
 use core::task::Poll;
 
-use super::{Call, Result};
+use super::{Call, Failed, Result};
 use crate::error::Error;
-use crate::guest::{Guest, Job, Suspend};
+use crate::guest::{Guest, Job, Suspend, SuspendError};
 
 /// `guest-suspend-disk`: `{}` → nothing
 pub(super) fn suspend_disk<G: Guest>(call: &mut Call<'_, G>) -> Result<Job> {
@@ -24,10 +24,17 @@ pub(super) fn suspend_hybrid<G: Guest>(call: &mut Call<'_, G>) -> Result<Job> {
 fn suspend<G: Guest>(call: &mut Call<'_, G>, mode: Suspend) -> Result<Job> {
     call.no_more_arguments()?;
 
-    call.guest.suspend(mode).map_err(|error| call.fail(Error::from(error)))
+    call.guest.suspend(mode).map_err(|error| awake(call, error))
 }
 
 /// The guest is awake again, or could not sleep.
 pub(super) fn suspended<G: Guest>(call: &mut Call<'_, G>, job: Job) -> Poll<Result<()>> {
-    call.guest.suspended(job).map_err(|error| call.fail(Error::from(error)))
+    call.guest.suspended(job).map_err(|error| awake(call, error))
+}
+
+/// Notes why the guest did not sleep.
+#[inline(never)]
+fn awake<G>(call: &mut Call<'_, G>, error: SuspendError) -> Failed {
+    call.error = Error::from(error);
+    Failed
 }

@@ -35,14 +35,19 @@ impl Netns {
 
     /// Runs `ip` in the namespace.
     pub fn ip(&self, args: &[&str]) -> Result<String> {
+        self.run("ip", args)
+    }
+
+    /// Runs a program in the namespace; what it printed.
+    pub fn run(&self, program: &str, args: &[&str]) -> Result<String> {
         let mut command = Command::new("nsenter");
         if !nix::unistd::geteuid().is_root() {
             command.args(["--user", "--preserve-credentials"]);
         }
-        command.args(["--net", "--target", &self.agent.pid().to_string(), "ip"]);
+        command.args(["--net", "--target", &self.agent.pid().to_string(), program]);
         let output = command.args(args).output().context("nsenter")?;
         let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "ip {args:?}: {errors}");
+        ensure!(output.status.success(), "{program} {args:?}: {errors}");
         Ok(String::from_utf8(output.stdout)?)
     }
 

@@ -59,8 +59,8 @@ faults! {
     NumberRange = "number out of range '%'";
     /// More than [`crate::limits::DEPTH`] brackets are open.
     Depth = "JSON nesting depth limit exceeded: at most 1024 brackets";
-    /// More than [`crate::limits::MEMBERS`] members in one object.
-    Members = "JSON token count limit exceeded: at most 1024 members of an object";
+    /// Finding duplicate keys would take more than [`crate::limits::KEY_SEARCH_BYTES`].
+    Members = "JSON token count limit exceeded: too many members in its objects";
     /// More bytes than the number, without the white space between tokens.
     TooLong = "JSON token size limit exceeded: at most # bytes";
 
@@ -165,6 +165,7 @@ pub fn errno_text(errno: Errno) -> &'static [u8] {
         95 => b"Operation not supported",
         98 => b"Address already in use",
         110 => b"Connection timed out",
+        125 => b"Operation canceled",
         number => line(ERRNO, usize::from(number)),
     }
 }

@@ -14,10 +14,11 @@
 //! each string as `"`, its bytes with all escapes replaced, and a zero byte. So whoever reads it parses no escape,
 //! compares names as bytes, and finds in it paths that the kernel takes as they are.
 //!
-//! *Resync.* 0xFF resets the framer in any state, silently. A damaged request is reported once, where it breaks; it
-//! ends at the bracket that closes it, at a bracket of the wrong kind, at a raw newline, or at 0xFF or 0xFE, whichever
-//! comes first. From there on bytes are dropped silently up to the next `{`. 0xFE in the middle of a request is
-//! damage; between requests it is as good as 0xFF.
+//! *Resync.* 0xFF resets the framer in any state, silently; what follows on the same line is dropped up to a structural
+//! character, because it may be anything. A damaged request is reported once, where it breaks; it ends where its
+//! outermost bracket or string is closed, at a bracket of the wrong kind, at a raw newline, or at 0xFF or 0xFE,
+//! whichever comes first. From there on bytes are dropped silently up to the next `{`. 0xFE in the middle of a request
+//! is damage; between requests it is as good as 0xFF.
 
 use crate::error::{Error, Fault};
 use crate::limits;
@@ -44,6 +45,8 @@ pub struct Framer {
     depth: usize,
     /// Bytes of the frame so far; more than the buffer holds if the request is too long.
     len: usize,
+    /// The most that there were, since somebody asked.
+    peak: usize,
     /// Where the token began that is being read.
     token: usize,
     /// Where the escape began that is being read.
@@ -65,6 +68,8 @@ pub struct Framer {
 enum State {
     /// Nothing but the next `{`: a damaged request has ended.
     Lost,
+    /// Behind 0xFF: the rest of a line that may be anything, up to a structural character.
+    Flushed,
     /// A value at the top level.
     Start,
     Value,
@@ -172,6 +177,7 @@ impl Framer {
             kinds: [0; limits::DEPTH / 8],
             depth: 0,
             len: 0,
+            peak: 0,
             token: 0,
             escape: 0,
             quote: 0,
@@ -185,6 +191,11 @@ impl Framer {
     /// Is nothing of a request waiting for its rest?
     pub fn is_clean(&self) -> bool {
         self.state <= State::Start
+    }
+
+    /// The largest number of bytes that were in the buffer since this was asked for the last time.
+    pub fn take_peak(&mut self) -> usize {
+        core::mem::take(&mut self.peak).max(self.len)
     }
 
     /// Bytes of the frame that was completed last, until the next scan.
@@ -226,8 +237,8 @@ impl Framer {
                 }
                 Step::Damaged(damage) => {
                     self.state = match self.depth {
-                        0 => State::Lost,
                         _ if self.state >= State::Text => State::SkipString,
+                        0 => State::Lost,
                         _ => State::Skip,
                     };
                     damage
@@ -248,17 +259,21 @@ impl Framer {
             *place = *byte;
         }
         self.len = self.len.wrapping_add(bytes.len());
+        self.peak = self.peak.max(self.len);
     }
 
     #[inline(never)]
     fn step(&mut self, byte: u8, frame: &mut [u8]) -> Step {
         if byte == 0xFF || byte == 0xFE && self.is_clean() {
-            self.restart(State::Lost);
+            self.restart(State::Flushed);
             return Step::Next;
         }
         match self.state {
             State::Lost if byte != b'{' => return Step::Next,
-            State::Lost => {
+            State::Flushed if !matches!(byte, b'{' | b'}' | b'[' | b']' | b':' | b',' | b'\r' | b'\n') => {
+                return Step::Next;
+            }
+            State::Lost | State::Flushed => {
                 self.restart(State::Start);
                 return Step::Again;
             }
@@ -449,6 +464,7 @@ impl Framer {
             (SkipEscape, _) => SkipString,
             (SkipString, b'\\') => SkipEscape,
             (SkipString, _) if byte != self.quote => SkipString,
+            (SkipString, _) if self.depth == 0 => State::Lost,
             (Skip, b'"' | b'\'') => {
                 self.quote = byte;
                 SkipString

@@ -14,9 +14,11 @@ pub const REPLY_BYTES: usize = 16 * 1024;
 /// Open brackets and braces: as many as the reference allows. Beyond: the request is refused.
 pub const DEPTH: usize = 1024;
 
-/// Members of one object of a request: finding duplicate keys takes time that grows with their square, so it is
-/// bounded here (no command has more than ten). Beyond: the request is refused.
-pub const MEMBERS: usize = 1024;
+/// Bytes that may be looked at to find duplicate keys, all keys of a request together: each key is compared with those
+/// behind it, which takes time that grows with the square of their number. 16 MiB take some hundredths of a second,
+/// and are enough for a thousand members in one object, or for a few around the largest value. Beyond: the request is
+/// refused.
+pub const KEY_SEARCH_BYTES: usize = 16 * 1024 * 1024;
 
 /// Arguments of one command. Beyond: a command could not tell its own arguments from unexpected ones, so its
 /// tests would fail.

@@ -332,28 +332,31 @@ impl Reply<'_> {
     }
 
     /// Forgets what there is of the reply and writes this error instead.
+    ///
+    /// If not even that fits, because its word or its id is too long, the host is told so: a line that is cut short
+    /// would leave it out of step, and none at all would leave it waiting.
     #[inline(never)]
-    pub(crate) fn fail(&mut self, mut error: Error<'_>, mut id: Option<&[u8]>) {
-        loop {
-            self.rewind();
-            self.open_object();
-            self.key("error");
-            self.open_object();
-            self.key("class");
-            self.string(error.class().as_bytes());
-            self.key("desc");
-            self.open_string();
-            self.sentence(&error);
-            self.close_string();
-            self.close_object();
-            self.end(id);
-            if !self.failed || id.is_none() {
-                return;
-            }
-            // Not even the error fits: its id is too long. A line that is cut short would leave the host out of
-            // step, and none at all leave it waiting.
-            (error, id) = (Fault::ReplyTooLong.plain(), None);
+    pub(crate) fn fail(&mut self, error: Error<'_>, id: Option<&[u8]>) {
+        self.write_error(error, id);
+        if self.failed {
+            self.write_error(Fault::ReplyTooLong.plain(), None);
         }
+    }
+
+    #[inline(never)]
+    fn write_error(&mut self, error: Error<'_>, id: Option<&[u8]>) {
+        self.rewind();
+        self.open_object();
+        self.key("error");
+        self.open_object();
+        self.key("class");
+        self.string(error.class().as_bytes());
+        self.key("desc");
+        self.open_string();
+        self.sentence(&error);
+        self.close_string();
+        self.close_object();
+        self.end(id);
     }
 
     fn sentence(&mut self, error: &Error<'_>) {
@@ -361,13 +364,20 @@ impl Reply<'_> {
             self.part(b"JSON parse error, ");
         }
         for byte in error.fault.form() {
-            let errno = u16::try_from(error.number).map_or(&b""[..], |number| errno_text(Errno(number)));
             match byte {
                 b'%' => self.part_escaped(error.word()),
-                b'!' if !errno.is_empty() => self.part(errno),
-                b'!' | b'#' => self.part_number(u64::from(error.number)),
+                b'!' => self.errno(error.number),
+                b'#' => self.part_number(u64::from(error.number)),
                 _ => self.part(&[*byte]),
             }
+        }
+    }
+
+    fn errno(&mut self, number: u32) {
+        let text = u16::try_from(number).map_or(&b""[..], |number| errno_text(Errno(number)));
+        self.part(text);
+        if text.is_empty() {
+            self.part_number(u64::from(number));
         }
     }
 
@@ -377,6 +387,10 @@ impl Reply<'_> {
             self.echo(id);
         }
         self.part(b"}\n");
+        // What began in the spool ends there, so that it is known now whether all of it fits.
+        if self.outbox.spooled > self.start {
+            self.flush();
+        }
     }
 
     /// Forgets what there is of the reply, and of the failure to write it.

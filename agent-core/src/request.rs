@@ -90,6 +90,7 @@ impl<'f> Arguments<'f> {
 /// No object may have two members of the same name: what the framer, which remembers no names, could not see.
 #[inline(never)]
 fn check_keys(frame: &[u8]) -> Option<Error<'_>> {
+    let mut effort = limits::KEY_SEARCH_BYTES;
     let mut rest = frame;
     while let Some(byte) = rest.first() {
         if *byte != b'"' {
@@ -101,15 +102,16 @@ fn check_keys(frame: &[u8]) -> Option<Error<'_>> {
         if behind.first() != Some(&b':') {
             continue;
         }
-        // Each key is compared with those behind it.
+        // Each key is compared with those behind it, and that may be much.
         let mut others = Members { rest: skip_value(behind) };
-        for count in 2usize.. {
-            match others.next() {
-                None => break,
-                Some((other, _)) if other == key => return Some(Fault::DuplicateKey.of(key)),
-                Some(_) if count > limits::MEMBERS => return Some(Fault::Members.of(key)),
-                Some(_) => {}
+        while let Some((other, _)) = others.next() {
+            if other == key {
+                return Some(Fault::DuplicateKey.of(key));
             }
+        }
+        effort = effort.saturating_sub(behind.len().wrapping_sub(others.rest.len()));
+        if effort == 0 {
+            return Some(Fault::Members.plain());
         }
     }
     None

@@ -105,6 +105,11 @@ impl<'buf> Session<'buf> {
         matches!(self.stage, Stage::Parked(_))
     }
 
+    /// The most bytes of a request that were in the lent memory since this was asked for the last time.
+    pub fn take_peak(&mut self) -> usize {
+        self.framer.take_peak()
+    }
+
     /// The lent memory, request and replies, while nothing in it is wanted any more.
     pub fn idle_memory(&mut self) -> Option<(&mut [u8], &mut [u8])> {
         let idle = self.stage == Stage::Reading && self.framer.is_clean() && self.outbox.is_empty();

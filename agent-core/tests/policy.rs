@@ -69,6 +69,12 @@ fn a_damaged_request_gets_one_line_and_the_next_request_is_served() {
 fn a_raw_newline_ends_what_is_damaged_and_nothing_else() {
     answers("{\"a\":tru\n\n{\"execute\":\"guest-ping\"}", damaged("invalid keyword 'tru'") + PONG);
     answers("{\"a\":\"open\n{\"execute\":\"guest-ping\"}", damaged("stray '\\\"open\\n'") + PONG);
+    // Text inside of a damaged string is no request.
+    answers("\"\\q{\"execute\":\"guest-ping\"}\n", damaged("invalid escape sequence in string"));
+    answers(
+        "'\\q{\"execute\":\"guest-ping\"}' {\"execute\":\"guest-ping\"}",
+        damaged("invalid escape sequence in string") + PONG,
+    );
     answers("{\n\"execute\"\n:\n\"guest-ping\"\n}\n", PONG);
 }
 
@@ -108,6 +114,10 @@ fn the_sentinel_resets_every_state_in_silence() {
     answers([b"{\"a\":\"\xF0\x9F\xFF", PING.as_bytes()].concat(), PONG);
     answers([b"\xFEgarbage 123 \xFE\xFF", PING.as_bytes()].concat(), PONG);
     answers([b"{\"a\":\"", "x".repeat(2 * REQUEST_BYTES).as_bytes(), b"\xFF", PING.as_bytes()].concat(), PONG);
+    // What follows on its line may be anything; behind the newline it is a request again.
+    answers(b"\xFF\"x\" 5 nope\n", "");
+    answers(b"\xFF\n5\n", error("GenericError", "QMP input must be a JSON object"));
+    answers(b"\xFF[]\n", error("GenericError", "QMP input must be a JSON object"));
     // Behind damage too: the line is that of the damage.
     answers([b"{\"a\":x\"\xFF", PING.as_bytes()].concat(), damaged("invalid keyword 'x'") + PONG);
 }
@@ -155,16 +165,20 @@ fn nesting_goes_as_deep_as_in_the_reference() {
 }
 
 #[test]
-fn an_object_has_at_most_so_many_members() {
+fn finding_duplicate_keys_takes_bounded_time() {
     let members = |count: usize| (0..count).map(|n| format!("\"{n}\":0")).collect::<Vec<_>>().join(",");
-    let mut frame = vec![0; 1 << 16];
-    let mut reply = vec![0; 1 << 16];
-    for (count, works) in [(limits::MEMBERS, true), (limits::MEMBERS + 2, false)] {
+    let (mut frame, mut reply) = (vec![0; 1 << 18], vec![0; 1 << 16]);
+    let mut ping = |id: String| {
         let mut host = Host::lend(FakeGuest::default(), &mut frame, &mut reply);
-        let output = host.send(format!(r#"{{"execute":"guest-ping","id":{{{}}}}}"#, members(count)).as_bytes());
-        let reply = &replies(&output)[0].1;
-        assert_eq!(reply.get("return").is_some(), works, "{count}: {reply}");
-    }
+        let output = host.send(format!(r#"{{"execute":"guest-ping","id":{id}}}"#).as_bytes());
+        replies(&output)[0].1.clone()
+    };
+    assert!(ping(format!("{{{}}}", members(1000))).get("return").is_some());
+
+    let refused = "JSON token count limit exceeded: too many members in its objects";
+    assert_eq!(ping(format!("{{{}}}", members(20_000)))["error"]["desc"], refused);
+    let nested = (0..15).fold(String::from("0"), |inner, _| format!("{{{},\"x\":{inner}}}", members(1000)));
+    assert_eq!(ping(nested)["error"]["desc"], refused);
 }
 
 #[test]
@@ -228,10 +242,28 @@ fn a_reply_that_does_not_fit_anywhere_becomes_an_error() {
     assert_eq!(replies(&output)[0].1["return"].as_array().unwrap().len(), fits);
     assert!(output.ends_with(PONG.as_bytes()));
 
-    let output = Host::with_guest(links(2 * fits)).send(request);
+    // From the last size that fits on, all the way to twice of it: a whole reply or a whole error.
     let refused = "the reply is larger than the guest's memory allows";
     let want = json!({"error": {"class": "GenericError", "desc": refused}, "id": 1});
-    assert_eq!(replies(&output), [(false, want), (false, json!({"return": {}}))]);
+    for count in (fits..fits + 12).chain([2 * fits]) {
+        let output = replies(&Host::with_guest(links(count)).send(request));
+        assert_eq!(output.len(), 2, "{count} links");
+        assert_eq!(output[1].1, json!({"return": {}}));
+        let whole = output[0].1["return"].as_array().is_some_and(|list| list.len() == count);
+        assert!(whole || output[0].1 == want, "{count} links: {}", output[0].1);
+    }
+}
+
+#[test]
+fn an_error_that_does_not_fit_anywhere_is_replaced_by_one_that_does() {
+    let name = "A".repeat(3000);
+    for id in ["", r#","id":7"#] {
+        let mut host = Host::new();
+        host.spool.limit = 0;
+        let output = host.send(format!(r#"{{"execute":"{name}"{id}}}{PING}"#).as_bytes());
+        let want = error("GenericError", "the reply is larger than the guest's memory allows");
+        assert_eq!(String::from_utf8_lossy(&output), want + PONG);
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use absent::Absent;
 use agent_core::error::errno_text;
 use agent_core::{Agent, Fed, Session};
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, read, write};
 
@@ -25,9 +26,12 @@ use crate::sys;
 /// The deadline that does not come.
 pub const NEVER: u64 = u64::MAX;
 
-/// Milliseconds for which a reply waits for a host that seems to have gone. Just after it connected, and just after
-/// the guest woke up, the kernel may not know yet that it is there.
-const GONE_MS: u64 = 200;
+/// Milliseconds in which the kernel has to notice that a host is there, whose first bytes it has delivered already, or
+/// that is still there after a job, which may have been a sleep.
+const APPEARING_MS: u64 = 200;
+
+/// Reads of what a host has left behind, at most: its port holds less.
+const LEFTOVER_READS: usize = 256;
 
 /// Milliseconds before another try at what just failed.
 const RETRY_MS: u64 = 1_000;
@@ -45,6 +49,17 @@ enum Line {
     Absent(Absent),
 }
 
+/// The host behind a virtio port. That of any other line is there as long as the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Host {
+    /// There is none. The port says so for ever, so it is watched for changes only.
+    Gone,
+    /// Its bytes are there, or a job has just ended; the port may still look hung up.
+    Appearing,
+    /// The port said so. If it hangs up now, this host has gone.
+    Present,
+}
+
 /// How far to go in moving bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Effort {
@@ -52,8 +67,8 @@ enum Effort {
     Unread,
     /// What is there, and what one read brings.
     Read,
-    /// All that a host has left behind that will not read a reply any more. Its requests are obeyed.
-    Drain,
+    /// The same, for a host that will not read a reply any more: its last requests are obeyed.
+    Last,
 }
 
 /// What became of moving bytes.
@@ -82,8 +97,7 @@ pub struct Channel {
     unread: (usize, usize),
     /// The host does not take what we send, for now.
     blocked: bool,
-    /// The port has no host: its level-triggered events would never cease.
-    hung_up: bool,
+    host: Host,
     /// More bytes went through than a page holds, since the pages went back.
     bulk: bool,
     /// When [`Channel::tick`] is due, in milliseconds of the monotonic clock.
@@ -109,7 +123,7 @@ impl Channel {
             input: &mut input.0,
             unread: (0, 0),
             blocked: false,
-            hung_up: false,
+            host: if place.method == Method::VirtioSerial { Host::Gone } else { Host::Present },
             bulk: false,
             deadline_ms: NEVER,
             opened_ms: 0,
@@ -125,7 +139,9 @@ impl Channel {
             Ok(stream) => self.line = Line::Stream(stream),
             Err(Errno::BUSY) => {
                 say(b"% is held by another process: waiting for it", &[self.place.path.to_bytes()]);
-                self.line = Line::Absent(Absent::new(self.place.path, true)?);
+                let absent = Absent::new(self.place.path)?;
+                absent.watch_closing(self.place.path);
+                self.line = Line::Absent(absent);
             }
             Err(error) => return Err(error),
         }
@@ -151,7 +167,7 @@ impl Channel {
             Line::Listening if self.deadline_ms != NEVER => EventFlags::empty(),
             _ => EventFlags::IN,
         };
-        if self.hung_up {
+        if self.host != Host::Present {
             interest |= EventFlags::IN | EventFlags::ET;
         }
         if self.armed == Some(interest) {
@@ -163,19 +179,22 @@ impl Channel {
             (Line::Listening, None) => return Ok(()),
         };
         let data = self.event_data();
-        let known = epoll::modify(epoll, fd, data, interest);
-        if known == Err(Errno::NOENT) {
-            epoll::add(epoll, fd, data, interest)?;
+        // What has just been opened is not known yet.
+        let mut armed = epoll::modify(epoll, fd, data, interest);
+        if armed.is_err() {
+            armed = epoll::add(epoll, fd, data, interest);
+        }
+        if armed.is_err() {
+            say(b"%: cannot wait for it", &[self.place.path.to_bytes()]);
         }
         self.armed = Some(interest);
-        Ok(())
+        armed
     }
 
     /// Something happened on the descriptor.
     #[inline(never)]
     pub fn handle(&mut self, flags: EventFlags, agent: &mut Agent<LinuxGuest>, epoll: BorrowedFd<'_>) {
         let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
-        let busy = self.blocked || self.session.is_parked();
         match &mut self.line {
             Line::Listening => return self.accept(epoll),
             Line::Absent(absent) => {
@@ -184,18 +203,19 @@ impl Channel {
             }
             Line::Stream(_) => {}
         }
-        if self.place.method == Method::VirtioSerial {
-            if !gone {
-                self.hung_up = false;
-                self.deadline_ms = NEVER;
-            } else if busy {
-                self.hung_up = true;
-                if self.deadline_ms == NEVER {
-                    self.deadline_ms = after_ms(GONE_MS);
-                }
+        if self.place.method != Method::VirtioSerial {
+            if gone && self.session.is_parked() {
+                return self.end(agent);
             }
-        } else if gone && self.session.is_parked() {
-            return self.end(agent);
+        } else if !gone {
+            self.host = Host::Present;
+            self.deadline_ms = NEVER;
+        } else if self.host == Host::Present {
+            if !self.session.is_parked() {
+                return self.dismiss(agent);
+            }
+            // The guest may be about to wake up.
+            self.expect_host();
         }
         self.pump(agent, Effort::Read);
     }
@@ -207,11 +227,12 @@ impl Channel {
         match &self.line {
             Line::Absent(_) => self.look_for_device(),
             Line::Listening if self.listener.is_none() => self.watch_for_device(),
-            Line::Stream(_) if self.hung_up => {
-                if self.session.is_parked() {
-                    self.session.reset(agent);
+            Line::Stream(stream) if self.host == Host::Appearing => {
+                if is_hung_up(stream.as_fd()) {
+                    self.dismiss(agent);
+                } else {
+                    self.host = Host::Present;
                 }
-                self.pump(agent, Effort::Drain);
             }
             _ => {}
         }
@@ -220,7 +241,38 @@ impl Channel {
     /// A job has ended: perhaps the one that this channel waits for.
     pub fn wake(&mut self, agent: &mut Agent<LinuxGuest>) {
         if self.session.is_parked() {
+            if self.place.method == Method::VirtioSerial {
+                self.expect_host();
+            }
             self.pump(agent, Effort::Unread);
+        }
+    }
+
+    /// The port may look hung up for a moment although the host is there.
+    fn expect_host(&mut self) {
+        self.host = Host::Appearing;
+        self.deadline_ms = after_ms(APPEARING_MS);
+    }
+
+    /// The host has gone. What has been read of it is obeyed, the rest and all replies are dropped, so that the next one
+    /// finds a clean channel.
+    #[inline(never)]
+    fn dismiss(&mut self, agent: &mut Agent<LinuxGuest>) {
+        let flow = self.transfer(agent, Effort::Last);
+        self.forget(agent);
+        self.host = Host::Gone;
+        self.report(b"the host has gone");
+        if let Flow::Lost(_) = flow {
+            return self.end(agent);
+        }
+        let Line::Stream(stream) = &self.line else {
+            return;
+        };
+        for _ in 0..LEFTOVER_READS {
+            // The next one may have come meanwhile, and its bytes are its own.
+            if !is_hung_up(stream.as_fd()) || !matches!(read(stream, &mut self.input[..]), Ok(1..)) {
+                break;
+            }
         }
     }
 
@@ -230,11 +282,8 @@ impl Channel {
         match self.transfer(agent, effort) {
             Flow::Waiting => {}
             Flow::Ended if self.place.method == Method::VirtioSerial => {
-                if !self.hung_up {
-                    self.report(b"no host is connected");
-                }
-                self.hung_up = true;
                 self.forget(agent);
+                self.host = Host::Gone;
             }
             Flow::Ended => self.end(agent),
             Flow::Lost(error) => {
@@ -254,7 +303,8 @@ impl Channel {
     }
 
     #[inline(never)]
-    fn transfer(&mut self, agent: &mut Agent<LinuxGuest>, mut effort: Effort) -> Flow {
+    fn transfer(&mut self, agent: &mut Agent<LinuxGuest>, effort: Effort) -> Flow {
+        let mut readable = effort != Effort::Unread;
         let Line::Stream(stream) = &self.line else {
             return Flow::Waiting;
         };
@@ -269,7 +319,7 @@ impl Channel {
                     break;
                 }
                 self.bulk |= pending.len() > PAGE;
-                if effort == Effort::Drain {
+                if effort == Effort::Last {
                     let dropped = pending.len();
                     self.session.advance(dropped);
                     continue;
@@ -288,25 +338,26 @@ impl Channel {
             let mut unread = self.input.get(self.unread.0..self.unread.1).unwrap_or_default();
             let fed = self.session.feed(agent, &mut unread, &mut self.spool);
             self.unread.0 = self.unread.1.wrapping_sub(unread.len());
+            self.bulk |= self.session.take_peak() > PAGE;
             match fed {
                 Fed::Reply => continue,
-                Fed::Parked if effort == Effort::Drain => {
+                Fed::Parked if effort == Effort::Last => {
                     // The job goes on; nobody waits for its result.
                     self.session.reset(agent);
                     continue;
                 }
-                Fed::NeedMore if effort == Effort::Read => effort = Effort::Unread,
-                Fed::NeedMore if effort == Effort::Drain => {}
+                Fed::NeedMore if readable => readable = false,
                 _ => return Flow::Waiting,
             }
             let read = read(stream, &mut self.input[..]);
-            if read != Ok(0) {
-                self.hung_up = false;
-            }
             match read {
                 Ok(0) => return Flow::Ended,
                 Ok(count) => {
                     self.unread = (0, count);
+                    if self.host == Host::Gone {
+                        self.host = Host::Appearing;
+                        self.deadline_ms = after_ms(APPEARING_MS);
+                    }
                     self.bulk |= count > PAGE;
                 }
                 Err(Errno::AGAIN | Errno::INTR) => return Flow::Waiting,
@@ -318,6 +369,7 @@ impl Channel {
     /// Drops all that belongs to the host of the moment.
     #[inline(never)]
     fn forget(&mut self, agent: &mut Agent<LinuxGuest>) {
+        self.bulk |= self.session.take_peak() > PAGE;
         self.session.reset(agent);
         self.spool.close();
         self.unread = (0, 0);
@@ -329,7 +381,6 @@ impl Channel {
     #[inline(never)]
     fn end(&mut self, agent: &mut Agent<LinuxGuest>) {
         self.forget(agent);
-        self.hung_up = false;
         self.change_line(Line::Listening);
         if self.listener.is_none() {
             self.watch_for_device();
@@ -341,6 +392,9 @@ impl Channel {
         self.line = line;
         self.armed = None;
         self.deadline_ms = NEVER;
+        if self.place.method == Method::VirtioSerial {
+            self.host = Host::Gone;
+        }
     }
 
     #[inline(never)]
@@ -365,7 +419,7 @@ impl Channel {
     /// opened has to wait, or it would be opened and lost without end.
     fn watch_for_device(&mut self) {
         let soon_ms = self.opened_ms.wrapping_add(RETRY_MS);
-        match Absent::new(self.place.path, false) {
+        match Absent::new(self.place.path) {
             Ok(absent) => {
                 self.change_line(Line::Absent(absent));
                 if soon_ms <= sys::monotonic_ms() {
@@ -374,17 +428,28 @@ impl Channel {
                     self.deadline_ms = soon_ms;
                 }
             }
-            Err(_) => self.deadline_ms = after_ms(RETRY_MS),
+            // Without a watch, looking again and again is all that is left.
+            Err(_) => {
+                self.look_for_device();
+                if let Line::Listening = self.line {
+                    self.deadline_ms = after_ms(RETRY_MS);
+                }
+            }
         }
     }
 
     #[inline(never)]
     fn look_for_device(&mut self) {
-        if let Ok(stream) = open_line(&self.place) {
+        let opened = open_line(&self.place);
+        let busy = matches!(opened, Err(Errno::BUSY));
+        if let Ok(stream) = opened {
             self.change_line(Line::Stream(stream));
             self.opened_ms = sys::monotonic_ms();
             self.report(b"opened again");
         } else if let Line::Absent(absent) = &mut self.line {
+            if busy {
+                absent.watch_closing(self.place.path);
+            }
             self.deadline_ms = absent.next_look().map_or(NEVER, after_ms);
         }
     }
@@ -410,4 +475,13 @@ fn open_line(place: &Place) -> Result<OwnedFd, Errno> {
 /// A deadline.
 fn after_ms(delay_ms: u64) -> u64 {
     sys::monotonic_ms().wrapping_add(delay_ms)
+}
+
+/// Does the port say that no host is there?
+fn is_hung_up(port: BorrowedFd<'_>) -> bool {
+    let mut ports = [PollFd::from_borrowed_fd(port, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let _ = poll(&mut ports, Some(&now));
+    let [port] = ports;
+    port.revents().contains(PollFlags::HUP)
 }

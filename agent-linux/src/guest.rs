@@ -16,6 +16,8 @@ use network::Buffers;
 pub struct LinuxGuest {
     buffers: &'static mut Buffers,
     jobs: Jobs,
+    /// The last job that was to put the guest to sleep. No job has the number 0.
+    last_suspend: Job,
     /// Where `/sys`, `/proc` and `/usr` are.
     root: &'static CStr,
 }
@@ -23,7 +25,7 @@ pub struct LinuxGuest {
 impl LinuxGuest {
     /// A guest that uses this memory.
     pub fn new(buffers: &'static mut Buffers) -> Self {
-        Self { buffers, jobs: Jobs::default(), root: c"/" }
+        Self { buffers, jobs: Jobs::default(), last_suspend: Job(0), root: c"/" }
     }
 
     /// Collects the children that have ended: to be called after SIGCHLD, before jobs are asked for.

@@ -119,7 +119,7 @@ impl Client {
     }
 
     /// Brings a channel in an unknown state to a known one: 0xFF, `guest-sync-delimited`, and everything up to its
-    /// answer dropped. Returns the lines that were dropped.
+    /// answer dropped. Returns what was dropped: lines, and half a line right before the answer.
     pub fn sync_delimited(&mut self) -> Result<Vec<String>> {
         let id = crate::random()?;
         let request = json!({ "execute": "guest-sync-delimited", "arguments": { "id": id } });
@@ -127,10 +127,18 @@ impl Client {
         let mut dropped = Vec::new();
         loop {
             let line = self.line().context("waiting for guest-sync-delimited")?;
-            if line.first() == Some(&0xFF) && serde_json::from_slice::<Value>(&line[1..])? == json!({ "return": id }) {
+            let (before, answer) = match line.iter().rposition(|byte| *byte == 0xFF) {
+                Some(at) => (&line[..at], Some(&line[at + 1..])),
+                None => (&line[..], None),
+            };
+            let ours = answer.map(serde_json::from_slice::<Value>).transpose()? == Some(json!({ "return": id }));
+            let before = if ours { before } else { &line };
+            if !ours || !before.is_empty() {
+                dropped.push(String::from_utf8_lossy(before).into_owned());
+            }
+            if ours {
                 return Ok(dropped);
             }
-            dropped.push(String::from_utf8_lossy(&line).into_owned());
         }
     }
 

@@ -88,12 +88,15 @@ impl Guest {
 
     /// Waits until the guest has seen that the host is connected to the agent's port, or is not.
     pub fn wait_host_connected(&mut self, connected: bool) -> Result<()> {
-        self.sh("[ -e /sys/kernel/debug/virtio-ports ] || mount -t debugfs debugfs /sys/kernel/debug")?;
-        let want = format!("host_connected: {}", u8::from(connected));
         crate::wait_for("the guest to see the host", Duration::from_secs(20), || {
-            let port = self.sh("cat /sys/kernel/debug/virtio-ports/$port")?;
-            Ok(port.contains(&want).then_some(()))
+            Ok((self.host_connected()? == connected).then_some(()))
         })
+    }
+
+    /// Whether the guest's kernel believes that a host is connected to the agent's port.
+    pub fn host_connected(&mut self) -> Result<bool> {
+        self.sh("[ -e /sys/kernel/debug/virtio-ports ] || mount -t debugfs debugfs /sys/kernel/debug")?;
+        Ok(self.sh("cat /sys/kernel/debug/virtio-ports/$port")?.contains("host_connected: 1"))
     }
 
     /// What procfs in the guest says about a process.

@@ -1,7 +1,7 @@
 //! What happens to the channel in a guest: hosts come and go, the port is busy, vanishes and comes back, and the
 //! agent neither loses a byte, nor mixes up two hosts, nor wakes up for nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nanoga_tests::client::Client;
 use nanoga_tests::guest::Guest;
@@ -41,10 +41,7 @@ fn a_host_that_comes_back_at_once_needs_only_0xff() {
 #[test]
 fn no_reply_for_the_first_host_reaches_the_second() {
     let (mut guest, mut host, pid) = pc();
-    // Replies that nobody reads: they fill every buffer on the way until the agent itself has to wait.
-    let flood = "{\"execute\":\"guest-info\",\"id\":\"first\"}\n".repeat(200_000);
-    let taken = host.send_within(flood.as_bytes(), Duration::from_secs(2)).unwrap();
-    assert!(taken < flood.len(), "nothing backed up: the agent takes requests without end");
+    block(&mut host);
     guest.settle(pid).unwrap();
     drop(host);
     guest.wait_host_connected(false).unwrap();
@@ -55,6 +52,28 @@ fn no_reply_for_the_first_host_reaches_the_second() {
     second.expect_silence(Duration::from_millis(500)).unwrap();
     assert_eq!(second.sync_delimited().unwrap(), [""; 0]);
     assert_eq!(second.ask("guest-ping").unwrap(), json!({}));
+}
+
+#[test]
+fn however_soon_the_next_host_comes_it_gets_its_own_answer_and_nothing_else() {
+    let (mut guest, mut host, _) = pc();
+    for pause_ms in [20, 60, 150, 300, 600, 1000] {
+        block(&mut host);
+        drop(host);
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        let noticed = !guest.host_connected().unwrap();
+        let case = format!("{pause_ms} ms later, noticed: {noticed}");
+
+        host = guest.connect("qga0").unwrap();
+        host.patience = Duration::from_secs(2);
+        let start = Instant::now();
+        let dropped = host.sync_delimited().unwrap_or_else(|e| panic!("{case}: {e:#}"));
+        assert!(start.elapsed() < Duration::from_secs(2), "{case}: {:?}", start.elapsed());
+        // Where the guest could not know that the first had left, 0xFF tells.
+        assert!(!noticed || dropped.is_empty(), "{case}: {dropped:?}");
+        host.expect_silence(Duration::from_millis(100)).unwrap();
+        assert_eq!(host.ask("guest-ping").unwrap(), json!({}), "{case}");
+    }
 }
 
 #[test]
@@ -106,11 +125,32 @@ fn a_port_unplugged_in_mid_request_starts_clean() {
 #[test]
 fn a_busy_port_is_waited_for_and_served_when_it_is_free() {
     let mut guest = Guest::boot(&Machine::new(Board::Pc)).unwrap();
-    let holder = guest.sh("sleep 1000 3<>/dev/$port </dev/null >/dev/null 2>&1 & echo $!").unwrap();
-    guest.sh("until ls -l /proc/[0-9]*/fd 2>/dev/null | grep -q $port; do sleep 0.1; done").unwrap();
+    let holder = hold_port(&mut guest);
     let pid = guest.start_agent("").unwrap();
     assert_eq!(guest.wakeups_in_five_seconds(pid).unwrap(), 0, "while it waits");
-    guest.sh(&format!("kill {}", holder.trim())).unwrap();
+    guest.sh(&format!("kill {holder}")).unwrap();
+    let mut host = guest.host("qga0").unwrap();
+    assert_eq!(host.ask("guest-ping").unwrap(), json!({}));
+}
+
+#[test]
+fn a_port_that_is_busy_when_it_is_plugged_again_is_served_when_it_is_free() {
+    let (mut guest, host, pid) = pc();
+    drop(host);
+    guest.unplug_port().unwrap();
+    guest.sh("while [ -e /dev/$port ]; do sleep 0.05; done").unwrap();
+    guest.settle(pid).unwrap();
+    // Stopped, it cannot be the first.
+    guest.sh(&format!("kill -STOP {pid}")).unwrap();
+    guest.plug_port().unwrap();
+    guest.sh("until [ -c /dev/$port ]; do sleep 0.05; done").unwrap();
+    let holder = hold_port(&mut guest);
+    guest.sh(&format!("kill -CONT {pid}")).unwrap();
+    guest.settle(pid).unwrap();
+    // Tries that are over soon, and then none.
+    guest.sh("sleep 5").unwrap();
+    assert_eq!(guest.wakeups_in_five_seconds(pid).unwrap(), 0, "while it waits");
+    guest.sh(&format!("kill {holder}")).unwrap();
     let mut host = guest.host("qga0").unwrap();
     assert_eq!(host.ask("guest-ping").unwrap(), json!({}));
 }
@@ -149,7 +189,7 @@ fn a_request_on_virtio_serial_costs_at_most_three_system_calls() {
 }
 
 #[test]
-fn ten_thousand_requests_leave_its_memory_as_it_was() {
+fn ten_thousand_requests_and_one_in_many_pieces_leave_its_memory_as_it_was() {
     let (mut guest, mut host, pid) = pc();
     host.ask("guest-info").unwrap();
     host.ask("guest-network-get-interfaces").unwrap();
@@ -163,10 +203,33 @@ fn ten_thousand_requests_leave_its_memory_as_it_was() {
     let after = guest.settle(pid).unwrap();
     assert!(before.rss_anon_kib <= 32, "{before:?}");
     assert_eq!(after.rss_anon_kib, before.rss_anon_kib);
+
+    let id = "x".repeat(240_000);
+    for piece in json!({ "execute": "guest-ping", "id": id }).to_string().as_bytes().chunks(4_000) {
+        host.send(piece).unwrap();
+    }
+    assert_eq!(host.reply().unwrap(), json!({ "return": {}, "id": id }));
+    let after = guest.settle(pid).unwrap();
+    assert!(after.rss_anon_kib <= 32, "{after:?}");
 }
 
 fn pc() -> (Guest, Client, i32) {
     Guest::with_agent(&Machine::new(Board::Pc), "").unwrap()
+}
+
+/// Asks until nobody takes more: replies that are not read fill every buffer on the way, until the agent itself waits.
+fn block(host: &mut Client) {
+    let flood = "{\"execute\":\"guest-info\",\"id\":\"first\"}\n".repeat(200_000);
+    let taken = host.send_within(flood.as_bytes(), Duration::from_secs(1)).unwrap();
+    assert!(taken < flood.len(), "nothing backed up: the agent takes requests without end");
+}
+
+/// Starts a process that holds the port, and waits until it does. Its number.
+fn hold_port(guest: &mut Guest) -> String {
+    let holder = guest.sh("sleep 1000 3<>/dev/$port </dev/null >/dev/null 2>&1 & echo $!").unwrap();
+    let holder = holder.trim().to_owned();
+    guest.sh(&format!("until ls -l /proc/{holder}/fd | grep -q $port; do sleep 0.1; done")).unwrap();
+    holder
 }
 
 fn pings(host: &mut Client, count: usize) -> anyhow::Result<()> {

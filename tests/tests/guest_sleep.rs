@@ -33,6 +33,23 @@ fn sleep_to_ram_selects_deep_and_restores_what_was_selected() {
     assert_eq!(guest.sh("cat /sys/power/mem_sleep").unwrap(), "[s2idle] deep\n");
 }
 
+#[test]
+fn a_host_that_asks_for_sleep_and_leaves_at_once_is_obeyed() {
+    let (mut guest, mut host, _) = Guest::with_agent(&Machine::new(Board::Pc), "").unwrap();
+    // The answer to the ping is for nobody.
+    for requests in [r#"{"execute": "guest-suspend-ram"}"#, r#"{"execute": "guest-ping"}{"execute": "guest-suspend-ram"}"#]
+    {
+        host.send(requests).unwrap();
+        drop(host);
+        guest.qmp.wait_event("SUSPEND", SLEEP).unwrap_or_else(|e| panic!("{requests}: {e:#}"));
+        guest.qmp.execute("system_wakeup", json!({})).unwrap();
+        guest.qmp.wait_event("WAKEUP", SLEEP).unwrap();
+        host = guest.connect("qga0").unwrap();
+        host.patience = SLEEP;
+        assert_eq!(host.sync_delimited().unwrap(), [""; 0]);
+    }
+}
+
 /// The second QEMU knows nothing but the disk. What answers in it knows the first half of a request that only the
 /// process in the first one was ever sent, because it lies in that process's parser.
 #[test]
@@ -145,6 +162,37 @@ fn a_script_of_pm_utils_is_used_first_and_other_channels_are_served_meanwhile() 
     host.send(r#"{"execute": "guest-suspend-ram", "id": 1}{"execute": "guest-ping", "id": 2}"#).unwrap();
     guest.sh("until [ -e /tmp/started ]; do sleep 0.05; done; echo 0 >/tmp/go").unwrap();
     assert_eq!(host.reply().unwrap(), json!({ "return": {}, "id": 2 }));
+}
+
+#[test]
+fn while_one_channel_sleeps_another_is_refused_at_once() {
+    let mut machine = Machine::new(Board::Pc);
+    machine.second_port = true;
+    let args = "-m virtio-serial -m virtio-serial -p /dev/virtio-ports/org.nanoga.second";
+    let (mut guest, mut host, _) = Guest::with_agent(&machine, args).unwrap();
+    let mut other = guest.host("qga1").unwrap();
+    guest.sh("mkfifo /tmp/go").unwrap();
+    script(&mut guest, "pm-is-supported", "exit 0");
+    script(&mut guest, "pm-suspend", r#"touch /tmp/started; read status </tmp/go; exit "$status""#);
+    script(&mut guest, "pm-hibernate", "touch /tmp/hibernated");
+
+    host.send(r#"{"execute": "guest-suspend-ram"}{"execute": "guest-ping", "id": 2}"#).unwrap();
+    guest.sh("until [ -e /tmp/started ]; do sleep 0.05; done").unwrap();
+    other.patience = Duration::from_secs(1);
+    for command in ["guest-suspend-ram", "guest-suspend-disk"] {
+        let reply = other.call(&json!({ "execute": command, "id": command })).unwrap();
+        assert_eq!(reply["error"]["class"], "GenericError", "{reply}");
+        assert_eq!(reply["id"], command);
+    }
+    host.expect_silence(Duration::from_millis(200)).unwrap();
+    guest.sh("rm /tmp/started; [ ! -e /tmp/hibernated ]; echo 0 >/tmp/go").unwrap();
+    assert_eq!(host.reply().unwrap(), json!({ "return": {}, "id": 2 }));
+
+    // It is over, so it is the other's turn.
+    other.patience = Duration::from_secs(20);
+    other.send(r#"{"execute": "guest-suspend-ram"}"#).unwrap();
+    guest.sh("until [ -e /tmp/started ]; do sleep 0.05; done; echo 7 >/tmp/go").unwrap();
+    assert!(error_text(&other.reply().unwrap()).contains("(7)"));
 }
 
 #[test]

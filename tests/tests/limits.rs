@@ -47,6 +47,19 @@ fn a_large_request_gives_its_memory_back() {
 }
 
 #[test]
+fn a_large_request_in_small_pieces_gives_its_memory_back() {
+    let agent = Agent::on_unix().unwrap();
+    let mut host = agent.connect().unwrap();
+    let id = "x".repeat(240_000);
+    for piece in json!({ "execute": "guest-ping", "id": id }).to_string().as_bytes().chunks(4_000) {
+        host.send(piece).unwrap();
+        agent.settle_briefly().unwrap();
+    }
+    assert_eq!(host.reply().unwrap(), json!({ "return": {}, "id": id }));
+    check(&agent.settle().unwrap());
+}
+
+#[test]
 fn a_request_costs_at_most_three_system_calls() {
     let few = syscalls(100);
     let many = syscalls(1100);

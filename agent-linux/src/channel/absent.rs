@@ -20,19 +20,26 @@ pub(super) struct Absent {
 }
 
 impl Absent {
-    /// Watches for this path. `busy`: it is there, but held.
-    pub(super) fn new(path: &CStr, busy: bool) -> Result<Self, Errno> {
+    /// Watches for this path: in its folder, and where the kernel and udev make devices.
+    pub(super) fn new(path: &CStr) -> Result<Self, Errno> {
         let watch = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let appears = WatchFlags::CREATE | WatchFlags::MOVED_TO;
-        let closed = WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE;
         add_watch(&watch, c"/dev", appears)?;
-        // The folder of udev's links may be missing.
+        // Either folder may be missing.
         let _ = add_watch(&watch, c"/dev/virtio-ports", appears);
-        if busy && add_watch(&watch, path, closed).is_err() {
-            // It was found by its name, so the node may be any.
-            add_watch(&watch, c"/dev", appears | closed)?;
-        }
+        let path = path.to_bytes();
+        let folder_len = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        let _ = add_watch(&watch, path.get(..folder_len).unwrap_or_default(), appears);
         Ok(Absent { watch, delay_ms: LAST_MS })
+    }
+
+    /// The device is there, but held: watches for whoever holds it to close it.
+    pub(super) fn watch_closing(&self, path: &CStr) {
+        let closes = WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE;
+        if add_watch(&self.watch, path, closes).is_err() {
+            // It was found by its name, so the node may be any.
+            let _ = add_watch(&self.watch, c"/dev", closes | WatchFlags::CREATE | WatchFlags::MOVED_TO);
+        }
     }
 
     /// Something happened: looks are worth it for a while.

@@ -76,6 +76,11 @@ impl Jobs {
         Poll::Pending
     }
 
+    /// Has its process not ended yet? Also where nobody waits for it any more.
+    pub fn is_running(&self, job: Job) -> bool {
+        self.slots.iter().any(|slot| slot.job == job.0 && slot.worker != 0)
+    }
+
     /// Nobody will ask for this job any more.
     pub fn abandon(&mut self, job: Job) {
         if let Some(slot) = self.find(job) {

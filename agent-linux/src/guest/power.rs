@@ -21,10 +21,15 @@ use crate::sys;
 
 impl Power for LinuxGuest {
     fn suspend(&mut self, mode: Suspend) -> Result<Job, SuspendError> {
+        // Two at a time would restore each other's settings, and the second might sleep where nothing wakes it.
+        if self.jobs.is_running(self.last_suspend) {
+            return Err(SuspendError::Job(sys::errno_of(errno::EBUSY)));
+        }
         let root = self.root;
         // Below, every path is relative.
         let mut work = || if chdir(root).is_ok() { suspend(&mut Linux, mode) } else { UNSUPPORTED };
-        self.jobs.start(&mut work).map_err(SuspendError::Job)
+        self.last_suspend = self.jobs.start(&mut work).map_err(SuspendError::Job)?;
+        Ok(self.last_suspend)
     }
 
     fn suspended(&mut self, job: Job) -> Poll<Result<(), SuspendError>> {

@@ -1,5 +1,5 @@
 //! The table of commands. One row a command, in the order of the reference's schema; what a row says of its command
-//! shows in `guest-info` and in the README.
+//! shows in `guest-info`.
 //!
 //! A command is a function in the file of its domain. It reads top to bottom in three steps: parse all arguments and
 //! refuse others; do everything that can fail; write the value of the reply. To add one: write the function, add the

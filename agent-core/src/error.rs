@@ -4,6 +4,7 @@
 //! tools look for them.
 
 use crate::guest::{Errno, SuspendError};
+use crate::limits;
 
 /// Why a request got no result. It may borrow from the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,9 +100,6 @@ faults! {
     Interfaces = "failed to get network interfaces: !";
 }
 
-/// Bytes of a damaged token that are shown, from the front. Beyond: the rest is left out.
-const SHOWN_TOKEN_BYTES: usize = 40;
-
 impl Fault {
     /// The error that needs no word.
     pub const fn plain(self) -> Error<'static> {
@@ -138,8 +136,8 @@ impl<'f> Error<'f> {
     /// The word, as much of it as is shown.
     pub(crate) fn word(&self) -> &'f [u8] {
         let shown = match self.fault {
-            Fault::InvalidUnicode => 6,
-            fault if fault < Fault::NotAnObject => SHOWN_TOKEN_BYTES,
+            Fault::InvalidUnicode => ESCAPE_BYTES,
+            fault if fault < Fault::NotAnObject => limits::SHOWN_TOKEN_BYTES,
             _ => usize::MAX,
         };
         self.text.get(..shown).unwrap_or(self.text)
@@ -174,6 +172,9 @@ pub fn errno_text(errno: Errno) -> &'static [u8] {
 fn line(text: &'static str, number: usize) -> &'static [u8] {
     text.as_bytes().split(|byte| *byte == b'\n').nth(number).unwrap_or_default()
 }
+
+/// Bytes of `\uXXXX`.
+const ESCAPE_BYTES: usize = 6;
 
 /// A line for each number, from 0 on.
 const ERRNO: &str = "\

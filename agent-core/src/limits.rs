@@ -20,6 +20,9 @@ pub const DEPTH: usize = 1024;
 /// refused.
 pub const KEY_SEARCH_BYTES: usize = 16 * 1024 * 1024;
 
+/// Bytes of a damaged token that are shown in its error, from the front. Beyond: the rest is left out.
+pub const SHOWN_TOKEN_BYTES: usize = 40;
+
 /// Arguments of one command. Beyond: a command could not tell its own arguments from unexpected ones, so its
 /// tests would fail.
 pub const ARGUMENTS: usize = 8;

@@ -9,7 +9,6 @@ mod unix;
 mod virtio_serial;
 
 use absent::Absent;
-use agent_core::error::errno_text;
 use agent_core::{Agent, Fed, Session};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,7 +17,7 @@ use rustix::io::{Errno, read, write};
 
 use crate::cli::{Method, Options, Place};
 use crate::guest::LinuxGuest;
-use crate::log::say;
+use crate::log::{reason, say};
 use crate::memory::{self, ChannelMemory, INPUT};
 use crate::spool::Spool;
 use crate::sys;
@@ -36,8 +35,8 @@ const LEFTOVER_READS: usize = 256;
 /// Milliseconds before another try at what just failed.
 const RETRY_MS: u64 = 1_000;
 
-/// A burst of more bytes than this touched pages that go back afterwards.
-const PAGE: usize = 4096;
+/// A request, a read or a reply of more bytes than this touched pages that go back afterwards.
+const BULK_BYTES: usize = 4096;
 
 /// What the channel waits on.
 enum Line {
@@ -152,6 +151,11 @@ impl Channel {
         EventData::new_u64(u64::try_from(self.token).unwrap_or(u64::MAX))
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &'static [u8] {
+        self.place.path.to_bytes()
+    }
+
     /// When [`Channel::tick`] wants to be called, in milliseconds of the monotonic clock.
     pub fn deadline_ms(&self) -> u64 {
         self.deadline_ms
@@ -183,9 +187,6 @@ impl Channel {
         let mut armed = epoll::modify(epoll, fd, data, interest);
         if armed.is_err() {
             armed = epoll::add(epoll, fd, data, interest);
-        }
-        if armed.is_err() {
-            say(b"%: cannot wait for it", &[self.place.path.to_bytes()]);
         }
         self.armed = Some(interest);
         armed
@@ -287,7 +288,7 @@ impl Channel {
             }
             Flow::Ended => self.end(agent),
             Flow::Lost(error) => {
-                self.report(errno_text(sys::errno(error)));
+                self.report(reason(sys::errno(error)));
                 self.end(agent);
             }
         }
@@ -318,7 +319,7 @@ impl Channel {
                 if pending.is_empty() {
                     break;
                 }
-                self.bulk |= pending.len() > PAGE;
+                self.bulk |= pending.len() > BULK_BYTES;
                 if effort == Effort::Last {
                     let dropped = pending.len();
                     self.session.advance(dropped);
@@ -338,7 +339,7 @@ impl Channel {
             let mut unread = self.input.get(self.unread.0..self.unread.1).unwrap_or_default();
             let fed = self.session.feed(agent, &mut unread, &mut self.spool);
             self.unread.0 = self.unread.1.wrapping_sub(unread.len());
-            self.bulk |= self.session.take_peak() > PAGE;
+            self.bulk |= self.session.take_peak() > BULK_BYTES;
             match fed {
                 Fed::Reply => continue,
                 Fed::Parked if effort == Effort::Last => {
@@ -358,7 +359,7 @@ impl Channel {
                         self.host = Host::Appearing;
                         self.deadline_ms = after_ms(APPEARING_MS);
                     }
-                    self.bulk |= count > PAGE;
+                    self.bulk |= count > BULK_BYTES;
                 }
                 Err(Errno::AGAIN | Errno::INTR) => return Flow::Waiting,
                 Err(error) => return Flow::Lost(error),
@@ -369,7 +370,7 @@ impl Channel {
     /// Drops all that belongs to the host of the moment.
     #[inline(never)]
     fn forget(&mut self, agent: &mut Agent<LinuxGuest>) {
-        self.bulk |= self.session.take_peak() > PAGE;
+        self.bulk |= self.session.take_peak() > BULK_BYTES;
         self.session.reset(agent);
         self.spool.close();
         self.unread = (0, 0);

@@ -2,7 +2,7 @@
 //! that `-m` may be given several times.
 //!
 //! Short options may be bundled (`-vm unix-listen`) and their values glued on (`-p/dev/ttyS0`), long ones have theirs
-//! behind `=` or in the next word, as in getopt_long(3).
+//! behind `=` or in the next word.
 
 use core::ffi::CStr;
 
@@ -103,6 +103,9 @@ pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>, options: &mut Optio
     let mut first_path = c"";
     while let Some(word) = words.next() {
         let text = word.to_bytes();
+        if text == b"--" {
+            continue;
+        }
         let mut at = 1usize;
         while at < text.len() || at == 1 {
             let (option, value_at) = match text {
@@ -221,7 +224,7 @@ mod tests {
             &[c"-munix-listen", c"-p/run/ga"],
             &[c"-vm", c"unix-listen", c"-vp/run/ga"],
             &[c"--method=unix-listen", c"--path=/run/ga"],
-            &[c"--method", c"unix-listen", c"--path", c"/run/ga"],
+            &[c"--method", c"unix-listen", c"--path", c"/run/ga", c"--"],
             &[c"-m", c"unix-listen", c"-p", c"/other", c"-p", c"/run/ga", c"-t", c"/var/run"],
         ] {
             assert_eq!(places(words), want, "{words:?}");

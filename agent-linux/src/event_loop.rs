@@ -17,21 +17,25 @@ const HANDLED: SignalSet = SignalSet::EMPTY.with(kernel::SIGTERM).with(kernel::S
 
 const EINTR: Errno = sys::errno_of(errno::EINTR);
 
+/// What errors of the loop itself are said of.
+const SELF: &[u8] = b"event loop";
+
 /// The token of the signals. Channels have their number.
 const SIGNALS: u64 = u64::MAX;
 
-/// Serves the channels. Returns when a signal says so.
+/// Serves the channels. Returns when a signal says so, or with what could not be waited for and why.
 #[inline(never)]
-pub fn run(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel]) -> Result<(), Errno> {
+pub fn run(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel]) -> Result<(), (&'static [u8], Errno)> {
     sys::block_only(HANDLED.with(kernel::SIGPIPE));
-    let signals = sys::signalfd(HANDLED)?;
-    let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(sys::errno)?;
-    epoll::add(&epoll, &signals, EventData::new_u64(SIGNALS), EventFlags::IN).map_err(sys::errno)?;
+    let signals = sys::signalfd(HANDLED).map_err(|error| (SELF, error))?;
+    let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|error| (SELF, sys::errno(error)))?;
+    let data = EventData::new_u64(SIGNALS);
+    epoll::add(&epoll, &signals, data, EventFlags::IN).map_err(|error| (SELF, sys::errno(error)))?;
     let mut space = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; CHANNELS + 1];
     loop {
         let mut deadline_ms = NEVER;
         for channel in &mut *channels {
-            channel.arm(epoll.as_fd()).map_err(sys::errno)?;
+            channel.arm(epoll.as_fd()).map_err(|error| (channel.path(), sys::errno(error)))?;
             deadline_ms = deadline_ms.min(channel.deadline_ms());
         }
         let mut timeout_ms = sys::FOR_EVER;
@@ -42,10 +46,10 @@ pub fn run(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel]) -> Result<()
         let events = match sys::epoll_wait(&epoll, &mut space, timeout_ms) {
             Ok(count) => space.get(..count).unwrap_or_default(),
             Err(EINTR) => &[],
-            Err(error) => return Err(error),
+            Err(error) => return Err((SELF, error)),
         };
         for event in events {
-            // The structure is packed.
+            // By value: a field of a packed structure has no reference.
             let Event { flags, data } = *event;
             let token = usize::try_from(data.u64()).unwrap_or(usize::MAX);
             if let Some(channel) = channels.get_mut(token) {

@@ -1,4 +1,4 @@
-//! Linux under the agent: everything but the first instruction and the panic, which stand in `main.rs`.
+//! Linux under the agent: everything but the first instruction and the panic handler, which belong to the binary.
 //!
 //! `#![no_std]`, no C library, no heap, no thread. It is a library so that tests and fuzzers reach it.
 
@@ -32,14 +32,13 @@ pub mod sys;
 mod testing;
 
 use agent_core::Agent;
-use agent_core::error::errno_text;
 use agent_core::guest::Errno;
 use heapless::Vec;
 
 use channel::Channel;
 use cli::{Action, Error, Options};
 use guest::LinuxGuest;
-use log::say;
+use log::{reason, say};
 use memory::{CHANNELS, Memory};
 use sys::Strings;
 
@@ -79,11 +78,11 @@ fn serve(options: &Options, memory: &'static mut Memory, channels: &'static mut 
     let mut agent = Agent::new(LinuxGuest::new(&mut memory.network));
     match event_loop::run(&mut agent, channels) {
         Ok(()) => 0,
-        Err(error) => failed(b"event loop", error),
+        Err((what, error)) => failed(what, error),
     }
 }
 
 fn failed(what: &[u8], error: Errno) -> u8 {
-    say(b"%: %", &[what, errno_text(error)]);
+    say(b"%: %", &[what, reason(error)]);
     1
 }

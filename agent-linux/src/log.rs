@@ -1,5 +1,8 @@
 //! Lines on standard error. Each is written at once, so that lines of several processes do not mix.
 
+use agent_core::error::errno_text;
+use agent_core::guest::Errno;
+
 use crate::sys;
 
 /// Bytes of a line; what is longer is cut.
@@ -20,6 +23,14 @@ pub fn say(form: &[u8], words: &[&[u8]]) {
     line.len = line.len.min(LINE - 1);
     line.add(b"\n");
     sys::print(2, line.bytes.get(..line.len).unwrap_or_default());
+}
+
+/// What to say of an error.
+pub fn reason(error: Errno) -> &'static [u8] {
+    match errno_text(error) {
+        b"" => b"unexpected error",
+        text => text,
+    }
 }
 
 struct Line {

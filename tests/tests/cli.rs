@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use nanoga_tests::agent::{Agent, Bounds, bounded};
 use nanoga_tests::paths;
@@ -58,6 +59,32 @@ fn a_missing_device_is_said_in_one_line_and_ends_with_1() {
     refused(&["-m", "unix-listen", "-p", "/nowhere/qga.sock"], "/nowhere/qga.sock");
     let long = format!("/{}", "x".repeat(200));
     refused(&["-m", "unix-listen", "-p", &long], "xxx");
+}
+
+#[test]
+fn what_is_no_port_is_said_within_a_second_in_one_line_and_ends_with_1() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for path in [file.path().to_str().unwrap(), "/dev/null", "/tmp"] {
+        let start = Instant::now();
+        refused(&["-m", "virtio-serial", "-p", path], path);
+        assert!(start.elapsed() < Duration::from_secs(1), "{path}: {:?}", start.elapsed());
+    }
+    refused(&["-m", "isa-serial", "-p", "/dev/null"], "/dev/null");
+}
+
+#[test]
+fn the_readme_lists_exactly_the_commands_of_guest_info() {
+    let readme = fs::read_to_string(paths::workspace_dir().join("README.md")).unwrap();
+    let first_cells = readme.lines().filter_map(|line| line.strip_prefix('|')?.split('|').next());
+    let mut listed: Vec<&str> = first_cells.map(|cell| cell.trim_matches([' ', '`'])).collect();
+    listed.retain(|cell| cell.starts_with("guest-"));
+
+    let info = Agent::on_unix().unwrap().connect().unwrap().ask("guest-info").unwrap();
+    let commands = info["supported_commands"].as_array().unwrap();
+    let mut there: Vec<&str> = commands.iter().map(|command| command["name"].as_str().unwrap()).collect();
+    listed.sort_unstable();
+    there.sort_unstable();
+    assert_eq!(listed, there);
 }
 
 #[test]
@@ -139,7 +166,7 @@ fn run(args: &[&str]) -> Output {
     let mut command = Command::new(paths::agent_binary().unwrap());
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = bounded(&mut command, Bounds::AGENT).spawn().unwrap();
-    let ended = nanoga_tests::wait_for("its end", std::time::Duration::from_secs(20), || Ok(child.try_wait()?));
+    let ended = nanoga_tests::wait_for("its end", Duration::from_secs(20), || Ok(child.try_wait()?));
     if let Err(e) = ended {
         child.kill().unwrap();
         panic!("{args:?}: {e}");

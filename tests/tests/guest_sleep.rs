@@ -37,7 +37,8 @@ fn sleep_to_ram_selects_deep_and_restores_what_was_selected() {
 fn a_host_that_asks_for_sleep_and_leaves_at_once_is_obeyed() {
     let (mut guest, mut host, _) = Guest::with_agent(&Machine::new(Board::Pc), "").unwrap();
     // The answer to the ping is for nobody.
-    for requests in [r#"{"execute": "guest-suspend-ram"}"#, r#"{"execute": "guest-ping"}{"execute": "guest-suspend-ram"}"#]
+    for requests in
+        [r#"{"execute": "guest-suspend-ram"}"#, r#"{"execute": "guest-ping"}{"execute": "guest-suspend-ram"}"#]
     {
         host.send(requests).unwrap();
         drop(host);

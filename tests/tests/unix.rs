@@ -3,10 +3,10 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nanoga_tests::agent::Agent;
-use nanoga_tests::client::Client;
+use nanoga_tests::client::{Client, error_text};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tempfile::TempDir;
@@ -186,4 +186,27 @@ fn two_channels_are_served_independently() {
     assert_eq!(two.ask("guest-ping").unwrap(), json!({}));
     one.send("1}").unwrap();
     assert_eq!(one.reply().unwrap(), json!({ "return": {}, "id": 1 }));
+}
+
+#[test]
+fn a_request_that_is_hard_to_check_holds_nobody_up_for_a_second() {
+    let agent = two_channels();
+    let mut one = agent.connect().unwrap();
+    let mut two = Client::connect(agent.file("other.sock")).unwrap();
+    two.ask("guest-ping").unwrap();
+    // As many keys as a request has room for, all different: 37 objects, one in the other, of 1,000 members each.
+    let letters: Vec<char> = ('a'..='z').chain('A'..='Z').collect();
+    let keys: Vec<String> = (0..1000).map(|n| format!("{}{}", letters[n / 52], letters[n % 52])).collect();
+    let members: String = keys[1..].iter().map(|key| format!("\"{key}\":0,")).collect();
+    let id = (0..37).fold("0".to_owned(), |inner, _| format!("{{{members}\"{}\":{inner}}}", keys[0]));
+    assert!((255_000..262_000).contains(&id.len()), "{}", id.len());
+
+    let start = Instant::now();
+    one.send(format!("{{\"execute\":\"guest-ping\",\"id\":{id}}}\n")).unwrap();
+    two.ask("guest-ping").unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1), "the other channel waited {:?}", start.elapsed());
+    let reply = one.reply().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+    assert_ne!(error_text(&reply), "");
+    assert_eq!(one.ask("guest-ping").unwrap(), json!({}));
 }

@@ -104,7 +104,7 @@ fn check_keys(frame: &[u8]) -> Option<Error<'_>> {
         }
         // Each key is compared with those behind it, and that may be much.
         let mut others = Members { rest: skip_value(behind) };
-        while let Some((other, _)) = others.next() {
+        for (other, _) in others.by_ref() {
             if other == key {
                 return Some(Fault::DuplicateKey.of(key));
             }

@@ -148,9 +148,9 @@ impl From<SuspendError> for Error<'_> {
     fn from(error: SuspendError) -> Self {
         match error {
             SuspendError::Unsupported => Fault::SuspendUnsupported.plain(),
-            SuspendError::Write(file, errno) => Error { text: file.as_bytes(), ..Fault::SuspendWrite.by(errno) },
+            SuspendError::Write(file, errno) => Error { text: file.to_bytes(), ..Fault::SuspendWrite.by(errno) },
             SuspendError::Helper(name, status) => {
-                Error { number: u32::from(status), ..Fault::SuspendHelper.of(name.as_bytes()) }
+                Error { number: u32::from(status), ..Fault::SuspendHelper.of(name.to_bytes()) }
             }
             SuspendError::Job(errno) => Fault::Job.by(errno),
         }

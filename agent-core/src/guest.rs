@@ -4,6 +4,7 @@
 //! A method stands here when it has both, and a command that uses it. This file knows no protocol and no Linux
 //! beyond the number of an error.
 
+use core::ffi::CStr;
 use core::net::IpAddr;
 use core::task::Poll;
 
@@ -40,9 +41,9 @@ pub enum SuspendError {
     /// The kernel, its configuration or the machine cannot sleep this way, and be woken again.
     Unsupported,
     /// Writing this file failed.
-    Write(&'static str, Errno),
+    Write(&'static CStr, Errno),
     /// This helper program ended with this exit status (128 + N when signal N killed it).
-    Helper(&'static str, u8),
+    Helper(&'static CStr, u8),
     /// The job itself could not be started or was killed.
     Job(Errno),
 }

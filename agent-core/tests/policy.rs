@@ -357,11 +357,11 @@ fn sleep_is_silent_and_its_failure_says_why() {
     for (failure, desc) in [
         (SuspendError::Unsupported, "the requested suspend mode is not supported by the guest"),
         (
-            SuspendError::Write("/sys/power/state", Errno(16)),
+            SuspendError::Write(c"/sys/power/state", Errno(16)),
             "suspend: cannot write to '/sys/power/state': Device or resource busy",
         ),
         (
-            SuspendError::Helper("pm-suspend", 7),
+            SuspendError::Helper(c"pm-suspend", 7),
             "the helper program 'pm-suspend' returned an unexpected exit status code (7)",
         ),
         (SuspendError::Job(Errno(11)), "failed to create child process: Resource temporarily unavailable"),

@@ -37,7 +37,7 @@ impl Power for LinuxGuest {
     }
 }
 
-/// The files and programs of this module, with a slash before them. Their places in here are their numbers.
+/// The files and programs of this module, by number, each with a slash before it: a worker can report a number.
 const NAMES: [&CStr; 8] = [
     c"/sys/power/disk",
     c"/sys/power/mem_sleep",
@@ -48,18 +48,23 @@ const NAMES: [&CStr; 8] = [
     c"/pm-suspend-hybrid",
     c"/pm-is-supported",
 ];
+const POWER_DISK: u8 = 0;
 const MEM_SLEEP: u8 = 1;
+const POWER_STATE: u8 = 2;
 const SWAPS: u8 = 3;
-const IS_SUPPORTED: u8 = 7;
+const PM_HIBERNATE: u8 = 4;
+const PM_SUSPEND: u8 = 5;
+const PM_SUSPEND_HYBRID: u8 = 6;
+const PM_IS_SUPPORTED: u8 = 7;
 
 /// The name of a file or program.
 fn name(number: u8) -> &'static CStr {
     NAMES.get(usize::from(number)).copied().unwrap_or_default()
 }
 
-/// The same without the slash.
+/// The same without the slash: below the working directory, or just the name of a program.
 #[inline(never)]
-fn tail(number: u8) -> &'static CStr {
+fn relative(number: u8) -> &'static CStr {
     sys::tail(name(number), 1)
 }
 
@@ -74,24 +79,17 @@ fn failure(name: u8, code: u16) -> Report {
 }
 
 /// What a report says.
-#[allow(unsafe_code, reason = "names that are known to be text")]
 fn meaning(report: Report) -> Result<(), SuspendError> {
     let [number, _, low, high] = report.to_le_bytes();
-    match report {
-        DONE => Ok(()),
-        UNSUPPORTED => Err(SuspendError::Unsupported),
-        KILLED => Err(SuspendError::Job(sys::errno_of(errno::ECANCELED))),
-        _ => {
-            let text = if number < SWAPS { name(number) } else { tail(number) };
-            // SAFETY: all names are ASCII.
-            let text = unsafe { str::from_utf8_unchecked(text.to_bytes()) };
-            Err(if number < SWAPS {
-                SuspendError::Write(text, agent_core::guest::Errno(u16::from_le_bytes([low, high])))
-            } else {
-                SuspendError::Helper(text, low)
-            })
+    Err(match report {
+        DONE => return Ok(()),
+        UNSUPPORTED => SuspendError::Unsupported,
+        KILLED => SuspendError::Job(sys::errno_of(errno::ECANCELED)),
+        _ if number <= POWER_STATE => {
+            SuspendError::Write(name(number), agent_core::guest::Errno(u16::from_le_bytes([low, high])))
         }
-    }
+        _ => SuspendError::Helper(relative(number), low),
+    })
 }
 
 /// What the steps need of a machine. Files and programs are places in [`NAMES`].
@@ -111,17 +109,17 @@ const NOT_RUN: u8 = 127;
 
 /// A way to sleep.
 struct Way {
-    /// The program for it, and what tells [`IS_SUPPORTED`] that it is meant.
+    /// The program for it, and what tells [`PM_IS_SUPPORTED`] that it is meant.
     script: u8,
     flag: &'static CStr,
-    /// What must be selected in the first three files, one of these words each. Nothing: the file does not matter.
-    /// It is done in this order: to write to the last one is to sleep.
+    /// What must be selected in [`POWER_DISK`], [`MEM_SLEEP`] and [`POWER_STATE`], one of these words each. Nothing: the
+    /// file does not matter. It is done in this order: to write to the last one is to sleep.
     wanted: [&'static str; 3],
 }
 
-const DISK: Way = Way { script: 4, flag: c"--hibernate", wanted: ["platform shutdown", "", "disk"] };
-const RAM: Way = Way { script: 5, flag: c"--suspend", wanted: ["", "deep", "mem"] };
-const HYBRID: Way = Way { script: 6, flag: c"--suspend-hybrid", wanted: ["suspend", "deep", "disk"] };
+const DISK: Way = Way { script: PM_HIBERNATE, flag: c"--hibernate", wanted: ["platform shutdown", "", "disk"] };
+const RAM: Way = Way { script: PM_SUSPEND, flag: c"--suspend", wanted: ["", "deep", "mem"] };
+const HYBRID: Way = Way { script: PM_SUSPEND_HYBRID, flag: c"--suspend-hybrid", wanted: ["suspend", "deep", "disk"] };
 
 /// Sleeps, and reports.
 fn suspend(machine: &mut impl Machine, mode: Suspend) -> Report {
@@ -130,7 +128,7 @@ fn suspend(machine: &mut impl Machine, mode: Suspend) -> Report {
         Suspend::Ram => &RAM,
         Suspend::Hybrid => &HYBRID,
     };
-    if machine.run(IS_SUPPORTED, Some(way.flag)) == 0 {
+    if machine.run(PM_IS_SUPPORTED, Some(way.flag)) == 0 {
         match machine.run(way.script, None) {
             0 => return DONE,
             NOT_RUN => {}
@@ -143,18 +141,25 @@ fn suspend(machine: &mut impl Machine, mode: Suspend) -> Report {
         return UNSUPPORTED;
     }
     // Sleeping both ways takes what each of them takes.
-    if mode == Suspend::Hybrid && steps(machine, &RAM.wanted, 0, false) != DONE {
+    if mode == Suspend::Hybrid && steps(machine, &RAM.wanted, POWER_DISK, Phase::Check) != DONE {
         return UNSUPPORTED;
     }
-    match steps(machine, &way.wanted, 0, false) {
-        DONE => steps(machine, &way.wanted, 0, true),
+    match steps(machine, &way.wanted, POWER_DISK, Phase::Check) {
+        DONE => steps(machine, &way.wanted, POWER_DISK, Phase::Act),
         report => report,
     }
 }
 
-/// The steps from this file on: what is selected in it, all that follows, and what was selected before. Without `act`
-/// it only looks whether they can be done.
-fn steps(machine: &mut impl Machine, wanted: &[&str; 3], file: u8, act: bool) -> Report {
+/// Nothing is touched before all of it is known to be possible.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Check,
+    Act,
+}
+
+/// The steps from this file on: select what is wanted in it, do all that follows, and select again what was before. It
+/// calls itself for what follows, so the last choice that was made is the first to be undone.
+fn steps(machine: &mut impl Machine, wanted: &[&str; 3], file: u8, phase: Phase) -> Report {
     let Some(words_wanted) = wanted.get(usize::from(file)) else {
         return DONE;
     };
@@ -163,7 +168,7 @@ fn steps(machine: &mut impl Machine, wanted: &[&str; 3], file: u8, act: bool) ->
     let text = machine.read(file, &mut buffer);
     // Kernels before 4.10 have no choice of depth.
     if words_wanted.is_empty() || (file == MEM_SLEEP && text.is_none()) {
-        return steps(machine, wanted, next, act);
+        return steps(machine, wanted, next, phase);
     }
     let (mut word, mut before): (&[u8], &[u8]) = (&[], &[]);
     // What is selected stands in brackets: `s2idle [deep]`. The kernel lists `platform` before `shutdown`.
@@ -179,12 +184,12 @@ fn steps(machine: &mut impl Machine, wanted: &[&str; 3], file: u8, act: bool) ->
     if word.is_empty() {
         return UNSUPPORTED;
     }
-    if !act || word == before {
-        return steps(machine, wanted, next, act);
+    if phase == Phase::Check || word == before {
+        return steps(machine, wanted, next, phase);
     }
 
     let report = match machine.write(file, word) {
-        Ok(()) => steps(machine, wanted, next, act),
+        Ok(()) => steps(machine, wanted, next, phase),
         Err(error) => failure(file, sys::errno(error).0),
     };
     if !before.is_empty() {
@@ -198,7 +203,7 @@ fn holds_image(swaps: &[u8]) -> bool {
     words(swaps).any(|word| word.starts_with(b"/") && !word.starts_with(b"/dev/zram"))
 }
 
-/// The words of a text of the kernel, and the folders in [`PATH`].
+/// The words of a text of the kernel, or the folders of [`PATH`]: neither has what separates the other.
 fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b':'))
 }
@@ -247,8 +252,7 @@ impl Machine for Linux {
 }
 
 fn open(file: u8, flags: OFlags) -> Result<OwnedFd, Errno> {
-    // Below the working directory.
-    sys::open(CWD, tail(file), flags)
+    sys::open(CWD, relative(file), flags)
 }
 
 /// Of programs: all of their environment, and where they are looked for.
@@ -321,7 +325,7 @@ mod tests {
     }
 
     fn text(number: u8) -> &'static str {
-        if number <= SWAPS { name(number) } else { tail(number) }.to_str().unwrap()
+        if number <= SWAPS { name(number) } else { relative(number) }.to_str().unwrap()
     }
 
     /// EBUSY, which a [`Fake`] fails with.
@@ -470,12 +474,12 @@ mod tests {
         let mut machine = able();
         machine.files.insert("/sys/power/mem_sleep", "[s2idle] deep\n");
         machine.fails = Some(("/sys/power/state", "mem"));
-        assert_eq!(sleep(&mut machine, Suspend::Ram), Err(SuspendError::Write("/sys/power/state", BUSY)));
+        assert_eq!(sleep(&mut machine, Suspend::Ram), Err(SuspendError::Write(c"/sys/power/state", BUSY)));
         assert_eq!(machine.diary, ["deep > /sys/power/mem_sleep", "s2idle > /sys/power/mem_sleep"]);
 
         machine.diary.clear();
         machine.fails = Some(("/sys/power/mem_sleep", "deep"));
-        assert_eq!(sleep(&mut machine, Suspend::Hybrid), Err(SuspendError::Write("/sys/power/mem_sleep", BUSY)));
+        assert_eq!(sleep(&mut machine, Suspend::Hybrid), Err(SuspendError::Write(c"/sys/power/mem_sleep", BUSY)));
         assert!(machine.diary.contains(&"platform > /sys/power/disk".to_string()));
         assert!(!machine.diary.iter().any(|line| line.ends_with("/sys/power/state")));
     }
@@ -483,17 +487,19 @@ mod tests {
     #[test]
     fn scripts_go_first_where_they_say_they_can() {
         for (mode, script, flag) in [
-            (Suspend::Disk, "pm-hibernate", "--hibernate"),
-            (Suspend::Ram, "pm-suspend", "--suspend"),
-            (Suspend::Hybrid, "pm-suspend-hybrid", "--suspend-hybrid"),
+            (Suspend::Disk, c"pm-hibernate", "--hibernate"),
+            (Suspend::Ram, c"pm-suspend", "--suspend"),
+            (Suspend::Hybrid, c"pm-suspend-hybrid", "--suspend-hybrid"),
         ] {
+            let name = script;
+            let script = script.to_str().unwrap();
             let mut machine =
                 Fake { programs: BTreeMap::from([("pm-is-supported", 0), (script, 0)]), ..Fake::default() };
             assert_eq!(sleep(&mut machine, mode), Ok(()), "without anything from the kernel");
             assert_eq!(machine.diary, [format!("pm-is-supported {flag}"), script.to_string()]);
 
             machine.programs.insert(script, 128);
-            assert_eq!(sleep(&mut machine, mode), Err(SuspendError::Helper(script, 128)));
+            assert_eq!(sleep(&mut machine, mode), Err(SuspendError::Helper(name, 128)));
 
             for programs in [
                 BTreeMap::from([("pm-is-supported", 1), (script, 0)]),
@@ -516,13 +522,13 @@ mod tests {
         assert_eq!(meaning(KILLED), Err(SuspendError::Job(agent_core::guest::Errno(125))));
         for file in 0..SWAPS {
             for error in [1, 16, 255, 256, 4095] {
-                let said = SuspendError::Write(text(file), agent_core::guest::Errno(error));
+                let said = SuspendError::Write(name(file), agent_core::guest::Errno(error));
                 assert_eq!(meaning(failure(file, error)), Err(said));
             }
         }
         for way in [DISK, RAM, HYBRID] {
             for status in [1, 127, 255] {
-                let said = SuspendError::Helper(text(way.script), status);
+                let said = SuspendError::Helper(relative(way.script), status);
                 assert_eq!(meaning(failure(way.script, u16::from(status))), Err(said));
             }
         }
@@ -622,9 +628,9 @@ mod tests {
         assert_eq!(content(root, "sys/power/state"), "freeze mem disk\n", "not touched");
 
         install(root, "pm-suspend", "exit 3");
-        assert_eq!(run_job(guest, Suspend::Ram), Err(SuspendError::Helper("pm-suspend", 3)));
+        assert_eq!(run_job(guest, Suspend::Ram), Err(SuspendError::Helper(c"pm-suspend", 3)));
         install(root, "pm-suspend", "kill -9 $$");
-        assert_eq!(run_job(guest, Suspend::Ram), Err(SuspendError::Helper("pm-suspend", 137)));
+        assert_eq!(run_job(guest, Suspend::Ram), Err(SuspendError::Helper(c"pm-suspend", 137)));
         // Supported for one mode only: the other goes by the kernel.
         install(root, "pm-hibernate", "exit 3");
         assert_eq!(run_job(guest, Suspend::Disk), Ok(()));

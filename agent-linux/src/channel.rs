@@ -188,6 +188,11 @@ impl Channel {
         if armed.is_err() {
             armed = epoll::add(epoll, fd, data, interest);
         }
+        if armed.is_err() && self.listener.is_some() && matches!(self.line, Line::Stream(_)) {
+            // No resources for this host: better it than the agent.
+            self.change_line(Line::Listening);
+            return self.arm(epoll);
+        }
         self.armed = Some(interest);
         armed
     }

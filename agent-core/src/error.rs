@@ -90,6 +90,8 @@ faults! {
     ReplyTooLong = "the reply is larger than the guest's memory allows";
     /// The guest cannot sleep this way.
     SuspendUnsupported = "the requested suspend mode is not supported by the guest";
+    /// The guest is being put to sleep already, or just waking up.
+    SuspendBusy = "another suspend is in progress";
     /// Writing this file failed, by the number.
     SuspendWrite = "suspend: cannot write to '%': !";
     /// This program ended with the number.
@@ -148,6 +150,7 @@ impl From<SuspendError> for Error<'_> {
     fn from(error: SuspendError) -> Self {
         match error {
             SuspendError::Unsupported => Fault::SuspendUnsupported.plain(),
+            SuspendError::Busy => Fault::SuspendBusy.plain(),
             SuspendError::Write(file, errno) => Error { text: file.to_bytes(), ..Fault::SuspendWrite.by(errno) },
             SuspendError::Helper(name, status) => {
                 Error { number: u32::from(status), ..Fault::SuspendHelper.of(name.to_bytes()) }

@@ -40,6 +40,8 @@ pub enum Suspend {
 pub enum SuspendError {
     /// The kernel, its configuration or the machine cannot sleep this way, and be woken again.
     Unsupported,
+    /// It is being put to sleep already, or just waking up.
+    Busy,
     /// Writing this file failed.
     Write(&'static CStr, Errno),
     /// This helper program ended with this exit status (128 + N when signal N killed it).

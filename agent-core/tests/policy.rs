@@ -356,6 +356,7 @@ fn sleep_is_silent_and_its_failure_says_why() {
     }
     for (failure, desc) in [
         (SuspendError::Unsupported, "the requested suspend mode is not supported by the guest"),
+        (SuspendError::Busy, "another suspend is in progress"),
         (
             SuspendError::Write(c"/sys/power/state", Errno(16)),
             "suspend: cannot write to '/sys/power/state': Device or resource busy",

@@ -1,19 +1,18 @@
 //! isa-serial, on a pseudo terminal.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::time::Duration;
 
 use nanoga_tests::agent::Agent;
 use nanoga_tests::client::Client;
 use nanoga_tests::wait_for;
-use nix::pty::{OpenptyResult, openpty};
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::Signal;
 use nix::sys::termios::{
     ControlFlags, InputFlags, LocalFlags, OutputFlags, SpecialCharacterIndices, Termios, tcgetattr,
 };
-use nix::unistd::ttyname;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -21,7 +20,7 @@ use tempfile::TempDir;
 struct Line {
     agent: Agent,
     host: Client,
-    slave: Option<OwnedFd>,
+    slave: Option<File>,
 }
 
 #[test]
@@ -108,8 +107,8 @@ impl Line {
     fn new() -> Line {
         let dir = TempDir::new().unwrap();
         let name = dir.path().join("tty");
-        let (host, slave) = pty();
-        symlink(ttyname(&slave).unwrap(), &name).unwrap();
+        let (host, slave, path) = pty();
+        symlink(path, &name).unwrap();
         let agent = Agent::start_in(dir, &["-m", "isa-serial", "-p", name.to_str().unwrap()]).unwrap();
         Line { agent, host, slave: Some(slave) }
     }
@@ -123,9 +122,9 @@ impl Line {
 
     /// Another one has the same name.
     fn come_back(&mut self) {
-        let (host, slave) = pty();
+        let (host, slave, path) = pty();
         self.host = host;
-        symlink(ttyname(&slave).unwrap(), self.agent.file("tty")).unwrap();
+        symlink(path, self.agent.file("tty")).unwrap();
         self.slave = Some(slave);
     }
 
@@ -143,8 +142,13 @@ impl Line {
     }
 }
 
-/// The two ends of a pseudo terminal.
-fn pty() -> (Client, OwnedFd) {
-    let OpenptyResult { master, slave } = openpty(None, None).unwrap();
-    (Client::new(master).unwrap(), slave)
+/// The two ends of a pseudo terminal, and the slave's path. No process that is started meanwhile inherits them: the
+/// line hangs up when we close it.
+fn pty() -> (Client, File, String) {
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let path = ptsname_r(&master).unwrap();
+    let slave = File::options().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(&path).unwrap();
+    (Client::new(master).unwrap(), slave, path)
 }

@@ -1,9 +1,10 @@
 //! `cargo xtask demo`: builds the agent and has the conversation a host has with it, on this machine or in a guest.
 
-use std::io::{IsTerminal, Write, stdout};
+use std::fmt;
+use std::io::{self, IsTerminal, Write, stdout};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use nanoga_tests::agent::Agent;
 use nanoga_tests::client::Client;
 use nanoga_tests::guest::Guest;
@@ -14,18 +15,42 @@ use xshell::{Shell, cmd};
 
 use crate::provision;
 
+/// Lines of a long reply that are shown.
+const SHORT: usize = 12;
+
+/// The error of a demo whose output nobody reads any more: `cargo xtask demo | head`.
+#[derive(Debug)]
+pub struct NobodyReads;
+
+impl fmt::Display for NobodyReads {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("nobody reads the output")
+    }
+}
+
+impl std::error::Error for NobodyReads {}
+
 /// On a unix socket of this very machine. No root, no guest.
-pub fn here(sh: &Shell) -> Result<()> {
+pub fn here(sh: &Shell, verbose: bool) -> Result<()> {
     build(sh)?;
     let agent = Agent::on_unix()?;
-    say(&format!("The agent listens on {}, a socket like the one QEMU opens.", agent.socket().display()));
+    say(&format!("The agent listens on {}, a socket like the one QEMU opens.", agent.socket().display()))?;
     let mut host = agent.connect()?;
     hello(&mut host)?;
-    questions(&mut host)
+    info(&mut host)?;
+    interfaces(&mut host, verbose)?;
+    say(
+        "That was the conversation a host has with a guest, with this machine as the guest: the channel brought in step, \
+         the commands, the interfaces.",
+    )?;
+    show(
+        "Next: `cargo xtask demo --vm` has it with a guest under QEMU and puts that to sleep; `cargo xtask test` checks \
+          everything.",
+    )
 }
 
 /// In a guest, over virtio-serial, with a sleep to RAM in between.
-pub fn in_guest(sh: &Shell) -> Result<()> {
+pub fn in_guest(sh: &Shell, verbose: bool) -> Result<()> {
     provision::programs(sh)?;
     provision::guest(sh)?;
     build(sh)?;
@@ -36,37 +61,50 @@ pub fn in_guest(sh: &Shell) -> Result<()> {
     guest.sh("ip link set eth0 up; ip addr add 192.0.2.7/24 dev eth0; ip addr add 2001:db8::7/64 dev eth0")?;
     guest.start_agent("")?;
     let mut host = guest.connect("qga0")?;
-    say("The agent runs in the guest; QEMU connects its virtio-serial port to us.");
+    say("The agent runs in the guest; QEMU connects its virtio-serial port to us.")?;
     hello(&mut host)?;
-    questions(&mut host)?;
+    info(&mut host)?;
+    interfaces(&mut host, verbose)?;
 
-    say("Now the guest shall sleep to RAM. Success sends nothing: QEMU tells.");
+    say("Now the guest shall sleep to RAM. Success sends nothing: QEMU tells.")?;
     let request = json!({ "execute": "guest-suspend-ram" });
-    sent(&request.to_string());
+    sent(&request.to_string())?;
     host.send(request.to_string())?;
     timed("QEMU's event SUSPEND", || guest.qmp.wait_event("SUSPEND", Duration::from_secs(60)))?;
     timed("system_wakeup, QEMU's event WAKEUP", || {
         guest.qmp.execute("system_wakeup", json!({}))?;
         guest.qmp.wait_event("WAKEUP", Duration::from_secs(60))
     })?;
-    say("Awake. The same process answers on the same port.");
+    say("Awake. The same process answers on the same port.")?;
     host.patience = Duration::from_secs(60);
     hello(&mut host)?;
-    questions(&mut host)
+    interfaces(&mut host, verbose)?;
+    say(
+        "That was a guest under QEMU: the channel brought in step, the commands, the interfaces, a sleep to RAM, and \
+         the same agent after it.",
+    )?;
+    show("Next: `cargo xtask test` checks everything.")
 }
 
+/// Cargo's own words are only of interest if it fails.
 fn build(sh: &Shell) -> Result<()> {
-    cmd!(sh, "cargo build --release").run().context("building the agent")
+    timed("Building the agent", || {
+        let output = cmd!(sh, "cargo build --release").quiet().ignore_status().output()?;
+        if !output.status.success() {
+            bail!("cargo build --release:\n{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    })
 }
 
 /// What a host does that does not know what an earlier one left in the channel.
 fn hello(host: &mut Client) -> Result<()> {
     let half = r#"{"execute": "guest-pi"#;
-    say("Somebody left half a request in the channel; 0xFF and guest-sync-delimited bring it in step.");
-    sent(half);
+    say("Somebody left half a request in the channel; 0xFF and guest-sync-delimited bring it in step.")?;
+    sent(&format!("'{half}' (cut off here)"))?;
     host.send(half)?;
     let request = json!({ "execute": "guest-sync-delimited", "arguments": { "id": random()? } });
-    sent(&format!("0xFF {request}"));
+    sent(&format!("0xFF {request}"))?;
     let start = Instant::now();
     host.send([b"\xff", request.to_string().as_bytes(), b"\n"].concat())?;
     let line = host.line()?;
@@ -75,28 +113,39 @@ fn hello(host: &mut Client) -> Result<()> {
         Some(rest) => format!("0xFF {}", String::from_utf8_lossy(rest)),
         None => String::from_utf8_lossy(&line).into_owned(),
     };
-    received(&shown, took);
-    Ok(())
+    received(&shown, took)
 }
 
-fn questions(host: &mut Client) -> Result<()> {
-    ask(host, "guest-info")?;
-    let interfaces = ask(host, "guest-network-get-interfaces")?;
-    table(&interfaces);
-    Ok(())
+fn info(host: &mut Client) -> Result<()> {
+    say("Who is there, and what can it do?")?;
+    let (reply, took) = ask(host, "guest-info")?;
+    received(&lines(&reply), took)
 }
 
-fn ask(host: &mut Client, command: &str) -> Result<Value> {
+fn interfaces(host: &mut Client, verbose: bool) -> Result<()> {
+    say("What interfaces does it have?")?;
+    let (reply, took) = ask(host, "guest-network-get-interfaces")?;
+    let text = serde_json::to_string_pretty(&reply)?;
+    let all: Vec<&str> = text.lines().collect();
+    if verbose || all.len() <= SHORT {
+        received(&text, took)?;
+    } else {
+        let rest = all.len() - SHORT;
+        received(&format!("{}\n  … {rest} more lines (--verbose shows them)", all[..SHORT].join("\n")), took)?;
+    }
+    table(&reply["return"])
+}
+
+fn ask(host: &mut Client, command: &str) -> Result<(Value, Duration)> {
     let request = json!({ "execute": command });
-    sent(&request.to_string());
+    sent(&request.to_string())?;
     let start = Instant::now();
     let reply = host.call(&request)?;
-    received(&pretty(&reply), start.elapsed());
-    Ok(reply["return"].clone())
+    Ok((reply, start.elapsed()))
 }
 
 /// One line an interface: name, hardware address, addresses, traffic.
-fn table(interfaces: &Value) {
+fn table(interfaces: &Value) -> Result<()> {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let mut rows = vec![["interface", "hardware address", "addresses", "received", "sent"].map(str::to_owned)];
     for interface in interfaces.as_array().into_iter().flatten() {
@@ -117,58 +166,66 @@ fn table(interfaces: &Value) {
             *width = (*width).max(cell.len());
         }
     }
-    println!();
+    show("")?;
     for row in &rows {
         let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        println!("    {}", cells.join("  ").trim_end());
+        show(&format!("    {}", cells.join("  ").trim_end()))?;
     }
+    Ok(())
 }
 
-/// JSON with a line for each member of the reply's value and each item of a list.
-fn pretty(reply: &Value) -> String {
-    let value = &reply["return"];
-    match value {
-        Value::Array(items) if !items.is_empty() => format!("{{\"return\": [\n{}\n  ]}}", lines(items)),
-        Value::Object(members) if !members.is_empty() => {
-            let member = |(key, value): (&String, &Value)| match value {
-                Value::Array(items) => format!("    {key:?}: [\n{}\n    ]", lines(items)),
-                other => format!("    {key:?}: {other}"),
-            };
-            let members: Vec<String> = members.iter().map(member).collect();
-            format!("{{\"return\": {{\n{}\n  }}}}", members.join(",\n"))
+/// JSON with a line for each member of the reply's value and each item of a list in it.
+fn lines(reply: &Value) -> String {
+    let Value::Object(members) = &reply["return"] else {
+        return reply.to_string();
+    };
+    let member = |(key, value): (&String, &Value)| match value {
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(|item| format!("      {item}")).collect();
+            format!("    {key:?}: [\n{}\n    ]", items.join(",\n"))
         }
-        _ => reply.to_string(),
-    }
+        other => format!("    {key:?}: {other}"),
+    };
+    let members: Vec<String> = members.iter().map(member).collect();
+    format!("{{\"return\": {{\n{}\n  }}}}", members.join(",\n"))
 }
 
-fn lines(items: &[Value]) -> String {
-    let items: Vec<String> = items.iter().map(|item| format!("      {item}")).collect();
-    items.join(",\n")
+fn say(text: &str) -> Result<()> {
+    show(&format!("\n{}", coloured("1", text)))
 }
 
-fn say(text: &str) {
-    println!("\n{}", coloured("1", text));
+fn sent(text: &str) -> Result<()> {
+    show(&format!("{} {text}", coloured("36", "→")))
 }
 
-fn sent(text: &str) {
-    println!("{} {text}", coloured("36", "→"));
-}
-
-fn received(text: &str, took: Duration) {
-    let took = format!("{:.2} ms", took.as_secs_f64() * 1000.0);
-    println!("{} {text}  {}", coloured("32", "←"), coloured("2", &took));
+fn received(text: &str, took: Duration) -> Result<()> {
+    let took = format!("took {:.2} ms", took.as_secs_f64() * 1000.0);
+    show(&format!("{} {text}  {}", coloured("32", "←"), coloured("2", &took)))
 }
 
 /// Does something that takes a while and says so before.
 fn timed<T>(what: &str, step: impl FnOnce() -> Result<T>) -> Result<T> {
-    print!("{what} … ");
-    stdout().flush()?;
+    write(&format!("{what} … "))?;
     let start = Instant::now();
-    let value = step()?;
-    println!("{:.1} s", start.elapsed().as_secs_f64());
-    Ok(value)
+    let result = step();
+    let end = if result.is_ok() { "took" } else { "failed after" };
+    show(&format!("{end} {:.1} s", start.elapsed().as_secs_f64()))?;
+    result
 }
 
 fn coloured(code: &str, text: &str) -> String {
     if stdout().is_terminal() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+fn show(text: &str) -> Result<()> {
+    write(&format!("{text}\n"))
+}
+
+/// Where `println!` would panic, this is [`NobodyReads`].
+fn write(text: &str) -> Result<()> {
+    let mut stdout = stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(NobodyReads.into()),
+        result => Ok(result?),
+    }
 }

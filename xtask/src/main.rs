@@ -22,6 +22,9 @@ enum Command {
         /// In a guest under QEMU, over virtio-serial, with a sleep to RAM in between.
         #[arg(long)]
         vm: bool,
+        /// Show long replies whole.
+        #[arg(long)]
+        verbose: bool,
     },
     /// Check and test everything; fetches what is missing.
     Test,
@@ -48,8 +51,11 @@ fn main() -> anyhow::Result<()> {
     // For every cargo and every test that is started from here.
     sh.set_var("CARGO_TARGET_DIR", nanoga_tests::paths::target_dir());
     match command {
-        Command::Demo { vm: false } => demo::here(&sh),
-        Command::Demo { vm: true } => demo::in_guest(&sh),
+        Command::Demo { vm, verbose } => {
+            let shown = if vm { demo::in_guest(&sh, verbose) } else { demo::here(&sh, verbose) };
+            // Who has seen enough need not hear of it.
+            shown.or_else(|e| if e.is::<demo::NobodyReads>() { Ok(()) } else { Err(e) })
+        }
         Command::Test => test::run(&sh),
         Command::Size => size::check(&sh),
         Command::Panics => panics::check(&sh),

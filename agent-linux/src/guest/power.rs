@@ -23,7 +23,7 @@ impl Power for LinuxGuest {
     fn suspend(&mut self, mode: Suspend) -> Result<Job, SuspendError> {
         // Two at a time would restore each other's settings, and the second might sleep where nothing wakes it.
         if self.jobs.is_running(self.last_suspend) {
-            return Err(SuspendError::Job(sys::errno_of(errno::EBUSY)));
+            return Err(SuspendError::Busy);
         }
         let root = self.root;
         // Below, every path is relative.

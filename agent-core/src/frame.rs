@@ -20,6 +20,10 @@
 //! whichever comes first. From there on bytes are dropped silently up to the next `{`. 0xFE in the middle of a request
 //! is damage; between requests it is as good as 0xFF.
 
+mod token;
+
+use token::Token;
+
 use crate::error::{Error, Fault};
 use crate::limits;
 use crate::number;
@@ -109,44 +113,6 @@ impl State {
             State::Colon => Colon.bit(),
             _ => Comma.bit() | Close.bit(),
         }
-    }
-}
-
-/// What a byte between two tokens begins. A key that is a word is damage, but it is known only at its end which.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token {
-    Stray,
-    Open,
-    Close,
-    Quote,
-    Colon,
-    Comma,
-    /// A number or a keyword.
-    Word,
-}
-
-#[allow(clippy::as_conversions, clippy::indexing_slicing, reason = "evaluated by the compiler, or no loss")]
-impl Token {
-    fn of(byte: u8) -> Self {
-        const TABLE: [Token; 128] = {
-            let mut table = [Token::Stray; 128];
-            let mut rest: &[u8] = b"-0123456789abcdefghijklmnopqrstuvwxyz";
-            while let [byte, behind @ ..] = rest {
-                table[*byte as usize] = Token::Word;
-                rest = behind;
-            }
-            (table[b'{' as usize], table[b'[' as usize]) = (Token::Open, Token::Open);
-            (table[b'}' as usize], table[b']' as usize]) = (Token::Close, Token::Close);
-            (table[b'"' as usize], table[b'\'' as usize]) = (Token::Quote, Token::Quote);
-            (table[b':' as usize], table[b',' as usize]) = (Token::Colon, Token::Comma);
-            table
-        };
-        TABLE.get(usize::from(byte)).copied().unwrap_or(Token::Stray)
-    }
-
-    /// One of its own, but for [`Token::Stray`], which is never expected.
-    const fn bit(self) -> u8 {
-        1 << self as u8 >> 1
     }
 }
 

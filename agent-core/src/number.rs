@@ -10,20 +10,23 @@ const BOUND_EXPONENT: i32 = 308;
 
 // The parts of a number, in the words of the RFC: the last one that was seen.
 const START: u8 = 0;
+const MINUS: u8 = 1;
 const ZERO: u8 = 2;
 const INT: u8 = 3;
+const POINT: u8 = 4;
 const FRAC: u8 = 5;
+const E: u8 = 6;
 const SIGN: u8 = 7;
 const EXP: u8 = 8;
 const BAD: u8 = 9;
 
 /// What a byte makes of a part: a row for `-`, `+`, `.`, `e`, `0` and the other digits.
 const NEXT: [[u8; 9]; 6] = [
-    // START, minus, ZERO, INT, point, FRAC, e, SIGN, EXP
-    [1, BAD, BAD, BAD, BAD, BAD, SIGN, BAD, BAD],
+    // START, MINUS, ZERO, INT, POINT, FRAC, E, SIGN, EXP
+    [MINUS, BAD, BAD, BAD, BAD, BAD, SIGN, BAD, BAD],
     [BAD, BAD, BAD, BAD, BAD, BAD, SIGN, BAD, BAD],
-    [BAD, BAD, 4, 4, BAD, BAD, BAD, BAD, BAD],
-    [BAD, BAD, 6, 6, BAD, 6, BAD, BAD, BAD],
+    [BAD, BAD, POINT, POINT, BAD, BAD, BAD, BAD, BAD],
+    [BAD, BAD, E, E, BAD, E, BAD, BAD, BAD],
     [ZERO, ZERO, BAD, INT, FRAC, FRAC, EXP, EXP, EXP],
     [INT, INT, BAD, INT, FRAC, FRAC, EXP, EXP, EXP],
 ];

@@ -2,7 +2,7 @@
 
 use core::task::Poll;
 
-use crate::commands::{Call, Command, Failed, Result, Run};
+use crate::commands::{Call, Command, Failed, Permissions, Result, Run};
 use crate::error::Fault;
 use crate::guest::{Guest, Job};
 use crate::reply::Reply;
@@ -12,6 +12,7 @@ use crate::request::{Arguments, Request};
 pub struct Agent<G> {
     /// What the commands act on.
     pub guest: G,
+    permissions: Permissions,
 }
 
 /// When a request is run.
@@ -39,7 +40,17 @@ pub(crate) enum Outcome {
 impl<G: Guest + 'static> Agent<G> {
     /// An agent for this guest.
     pub fn new(guest: G) -> Self {
-        Agent { guest }
+        Agent { guest, permissions: Permissions::ALL }
+    }
+
+    /// Refuses the commands from now on whose names are not `allowed`.
+    pub fn restrict(&mut self, allowed: &dyn Fn(&str) -> bool) {
+        self.permissions = Permissions::new::<G>(allowed);
+    }
+
+    /// The names of all commands, in the order of the table.
+    pub fn commands() -> impl Iterator<Item = &'static str> {
+        Command::<G>::TABLE.iter().map(|command| command.name)
     }
 
     /// Answers the request in this frame.
@@ -47,7 +58,8 @@ impl<G: Guest + 'static> Agent<G> {
     pub(crate) fn answer<'r>(&'r mut self, frame: &'r [u8], turn: Turn, reply: Reply<'r>) -> Outcome {
         let request = Request::read(frame);
         let arguments = Arguments::new(request.arguments);
-        let mut call = Call { guest: &mut self.guest, arguments, reply, error: Fault::NoExecute.plain() };
+        let permissions = self.permissions;
+        let mut call = Call { guest: &mut self.guest, arguments, reply, permissions, error: Fault::NoExecute.plain() };
         dispatch(&request, turn, &mut call).unwrap_or_else(|Failed| {
             call.reply.fail(call.error, request.id);
             Outcome::Done
@@ -65,9 +77,15 @@ fn dispatch<'c, G: Guest + 'static>(request: &Request<'c>, turn: Turn, call: &mu
     let Some(name) = request.execute else {
         return Err(call.fail(Fault::NoExecute, &[]));
     };
-    let Some(command) = Command::TABLE.iter().find(|command| command.name.as_bytes() == name) else {
+    let mut rows = Command::TABLE.iter().enumerate();
+    let Some((row, command)) = rows.find(|(_, command)| command.name.as_bytes() == name) else {
         return Err(call.fail(Fault::UnknownCommand, name));
     };
+    // What has begun is finished, even if its own doing is that the file systems are frozen now.
+    let resumed = matches!(turn, Turn::Resumed(_));
+    if !call.permissions.allows(row) || !resumed && !command.while_frozen && call.guest.is_frozen() {
+        return Err(call.fail(Fault::Disabled, name));
+    }
     if turn == Turn::Behind && matches!(command.run, Run::Later(..)) {
         return Ok(Outcome::Deferred);
     }

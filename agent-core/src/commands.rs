@@ -10,15 +10,17 @@ mod network;
 mod power;
 mod sync;
 
+use core::ffi::CStr;
 use core::task::Poll;
 
+pub use crate::request::Elements;
 pub use info::VERSION;
 
 use crate::error::{Error, Fault};
 use crate::guest::{Guest, Job};
 use crate::number;
 use crate::reply::Reply;
-use crate::request::Arguments;
+use crate::request::{self, Arguments};
 
 /// What a command works with: the guest, its arguments, and the reply whose value it writes.
 pub struct Call<'c, G> {
@@ -28,6 +30,8 @@ pub struct Call<'c, G> {
     pub arguments: Arguments<'c>,
     /// Where exactly one value goes, unless the command fails.
     pub reply: Reply<'c>,
+    /// What the configuration allows.
+    pub(crate) permissions: Permissions,
     /// Why it failed, if it did.
     pub(crate) error: Error<'c>,
 }
@@ -52,10 +56,62 @@ impl<'c, G> Call<'c, G> {
     /// A mandatory argument of QAPI type `int`: 64 bits, signed, and written as an integer.
     #[inline(never)]
     pub fn integer(&mut self, name: &'static str) -> Result<i64> {
-        let Some(value) = self.arguments.value(name) else {
-            return Err(self.fail(Fault::ParameterMissing, name.as_bytes()));
-        };
-        number::integer(value).ok_or_else(|| self.fail(Fault::NotAnInteger, name.as_bytes()))
+        let value = self.optional_integer(name)?;
+        self.mandatory(name, value)
+    }
+
+    /// The same, where it may be missing.
+    #[inline(never)]
+    pub fn optional_integer(&mut self, name: &'static str) -> Result<Option<i64>> {
+        self.typed(name, number::integer, Fault::NotAnInteger)
+    }
+
+    /// A mandatory argument of QAPI type `str`. It stands in the frame as a C string: no byte of it is NUL.
+    #[inline(never)]
+    pub fn string(&mut self, name: &'static str) -> Result<&'c CStr> {
+        let value = self.optional_string(name)?;
+        self.mandatory(name, value)
+    }
+
+    /// The same, where it may be missing.
+    #[inline(never)]
+    pub fn optional_string(&mut self, name: &'static str) -> Result<Option<&'c CStr>> {
+        self.typed(name, request::c_string, Fault::NotAString)
+    }
+
+    /// An argument of QAPI type `bool` that may be missing.
+    #[inline(never)]
+    pub fn optional_boolean(&mut self, name: &'static str) -> Result<Option<bool>> {
+        self.typed(name, request::boolean, Fault::NotABoolean)
+    }
+
+    /// An argument of QAPI type `['str']` that may be missing: its elements, all of them strings.
+    #[inline(never)]
+    pub fn optional_strings(&mut self, name: &'static str) -> Result<Option<Elements<'c>>> {
+        let list = self.typed(name, request::elements, Fault::NotAnArray)?;
+        let other = list.and_then(|list| list.into_iter().position(|value| request::c_string(value).is_none()));
+        match other {
+            Some(index) => {
+                self.fail(Fault::ElementNotAString, name.as_bytes());
+                self.error.number = u32::try_from(index).unwrap_or(u32::MAX);
+                Err(Failed)
+            }
+            None => Ok(list),
+        }
+    }
+
+    /// The value of an argument, if it is there.
+    #[inline]
+    fn typed<T>(&mut self, name: &'static str, read: fn(&'c [u8]) -> Option<T>, fault: Fault) -> Result<Option<T>> {
+        match self.arguments.value(name).map(read) {
+            Some(None) => Err(self.fail(fault, name.as_bytes())),
+            value => Ok(value.flatten()),
+        }
+    }
+
+    #[inline]
+    fn mandatory<T>(&mut self, name: &'static str, value: Option<T>) -> Result<T> {
+        value.ok_or_else(|| self.fail(Fault::ParameterMissing, name.as_bytes()))
     }
 
     /// All arguments have been asked for: any other is one too many.
@@ -65,6 +121,29 @@ impl<'c, G> Call<'c, G> {
             Some(name) => Err(self.fail(Fault::UnexpectedParameter, name)),
             None => Ok(()),
         }
+    }
+}
+
+/// Which commands the configuration allows: bit N is row N of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Permissions(u64);
+
+impl Permissions {
+    /// Every command.
+    pub(crate) const ALL: Self = Permissions(u64::MAX);
+
+    /// The same, but for those whose names these functions refuse.
+    pub(crate) fn new<G: Guest + 'static>(allowed: &dyn Fn(&str) -> bool) -> Self {
+        let mut rows = 0u64;
+        for command in Command::<G>::TABLE.iter().rev() {
+            rows = rows << 1 | u64::from(allowed(command.name));
+        }
+        Permissions(rows)
+    }
+
+    /// Does it allow this row?
+    pub(crate) fn allows(self, row: usize) -> bool {
+        u32::try_from(row).ok().and_then(|row| self.0.checked_shr(row)).is_some_and(|rows| rows & 1 == 1)
     }
 }
 
@@ -99,15 +178,17 @@ pub(crate) struct Command<G: 'static> {
     pub(crate) answers: bool,
     /// Does the byte 0xFF stand before its reply?
     pub(crate) delimited: bool,
+    /// Does it run while the file systems are frozen?
+    pub(crate) while_frozen: bool,
 }
 
 impl<G: Guest + 'static> Command<G> {
-    /// All commands of this agent.
+    /// All commands of this agent: at most 64, one for each bit of [`Permissions`].
     pub(crate) const TABLE: &'static [Command<G>] = &[
-        Command::now("guest-sync-delimited", sync::sync).delimited(),
-        Command::now("guest-sync", sync::sync),
-        Command::now("guest-ping", sync::ping),
-        Command::now("guest-info", info::info),
+        Command::now("guest-sync-delimited", sync::sync).delimited().while_frozen(),
+        Command::now("guest-sync", sync::sync).while_frozen(),
+        Command::now("guest-ping", sync::ping).while_frozen(),
+        Command::now("guest-info", info::info).while_frozen(),
         Command::later("guest-suspend-disk", power::suspend_disk, power::suspended).silent(),
         Command::later("guest-suspend-ram", power::suspend_ram, power::suspended).silent(),
         Command::later("guest-suspend-hybrid", power::suspend_hybrid, power::suspended).silent(),
@@ -115,11 +196,11 @@ impl<G: Guest + 'static> Command<G> {
     ];
 
     const fn now(name: &'static str, run: Start<G, ()>) -> Self {
-        Command { name, run: Run::Now(run), answers: true, delimited: false }
+        Command { name, run: Run::Now(run), answers: true, delimited: false, while_frozen: false }
     }
 
     const fn later(name: &'static str, start: Start<G, Job>, finish: Finish<G>) -> Self {
-        Command { name, run: Run::Later(start, finish), answers: true, delimited: false }
+        Command { name, run: Run::Later(start, finish), answers: true, delimited: false, while_frozen: false }
     }
 
     /// Success sends nothing.
@@ -129,5 +210,9 @@ impl<G: Guest + 'static> Command<G> {
 
     const fn delimited(self) -> Self {
         Command { delimited: true, ..self }
+    }
+
+    const fn while_frozen(self) -> Self {
+        Command { while_frozen: true, ..self }
     }
 }

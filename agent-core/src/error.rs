@@ -13,12 +13,14 @@ pub struct Error<'f> {
     pub fault: Fault,
     /// With which word: it depends on the fault, as its form shows.
     pub text: &'f [u8],
+    /// With which other word.
+    pub other: &'f [u8],
     /// With which number.
     pub number: u32,
 }
 
 /// Makes the list of faults: each with its form, which says what to tell the host. In a form `%` stands for the word,
-/// `#` for the number, and `!` for what the number says as one of the kernel's errors.
+/// `&` for the other word, `#` for the number, and `!` for what the number says as one of the kernel's errors.
 macro_rules! faults {
     ($($(#[$doc:meta])* $name:ident = $form:literal;)*) => {
         /// What can be wrong with a request, or go wrong with it.
@@ -78,8 +80,20 @@ faults! {
     NoExecute = "QMP input lacks member 'execute'";
     /// There is no command of this name.
     UnknownCommand = "The command % has not been found";
+    /// The command of this name is not allowed, or not while the file systems are frozen.
+    Disabled = "Command % has been disabled: the command is not allowed";
     /// The argument of this name is no integer.
     NotAnInteger = "Invalid parameter type for '%', expected: integer";
+    /// The argument of this name is no string.
+    NotAString = "Invalid parameter type for '%', expected: string";
+    /// The argument of this name is neither `true` nor `false`.
+    NotABoolean = "Invalid parameter type for '%', expected: boolean";
+    /// The argument of this name is no list.
+    NotAnArray = "Invalid parameter type for '%', expected: array";
+    /// The element of that number, counted from 0, in the argument of this name is no string.
+    ElementNotAString = "Invalid parameter type for '%[#]', expected: string";
+    /// The argument of the second name is none of the words it may be.
+    NotAMember = "Parameter '&' does not accept value '%'";
     /// The argument of this name is mandatory.
     ParameterMissing = "Parameter '%' is missing";
     /// The command has no argument of this name.
@@ -110,7 +124,7 @@ impl Fault {
 
     /// The error with this word.
     pub const fn of(self, text: &[u8]) -> Error<'_> {
-        Error { fault: self, text, number: 0 }
+        Error { fault: self, text, other: &[], number: 0 }
     }
 
     /// The error with the number of an error of the kernel.
@@ -132,7 +146,7 @@ impl Fault {
 impl<'f> Error<'f> {
     /// The QAPI error class (`QapiErrorClass`): libvirt takes `CommandNotFound` for "unsupported".
     pub fn class(&self) -> &'static str {
-        if self.fault == Fault::UnknownCommand { "CommandNotFound" } else { "GenericError" }
+        if matches!(self.fault, Fault::UnknownCommand | Fault::Disabled) { "CommandNotFound" } else { "GenericError" }
     }
 
     /// The word, as much of it as is shown.

@@ -366,6 +366,7 @@ impl Reply<'_> {
         for byte in error.fault.form() {
             match byte {
                 b'%' => self.part_escaped(error.word()),
+                b'&' => self.part_escaped(error.other),
                 b'!' => self.errno(error.number),
                 b'#' => self.part_number(u64::from(error.number)),
                 _ => self.part(&[*byte]),

@@ -4,6 +4,8 @@
 //! structure only. On bytes that are no frame it may find anything, but it comes to an end and does not panic. It does
 //! not know the commands.
 
+use core::ffi::CStr;
+
 use heapless::Vec;
 
 use crate::error::{Error, Fault};
@@ -84,6 +86,47 @@ impl<'f> Arguments<'f> {
     pub(crate) fn unexpected(&self) -> Option<&'f [u8]> {
         let asked = |key: &[u8]| self.asked.iter().any(|name| key == name.as_bytes());
         members(self.object).map(|(key, _)| key).find(|key| !asked(key))
+    }
+}
+
+/// The elements of a list. Each is a value as it stands in the frame; see [`c_string`].
+#[derive(Clone, Copy, Debug)]
+pub struct Elements<'f> {
+    /// From the bracket or comma before the next element on.
+    rest: &'f [u8],
+}
+
+impl<'f> Iterator for Elements<'f> {
+    type Item = &'f [u8];
+
+    #[inline(never)]
+    fn next(&mut self) -> Option<&'f [u8]> {
+        let [b'[' | b',', value @ ..] = self.rest else {
+            return None;
+        };
+        let behind = skip_value(self.rest);
+        self.rest = behind;
+        let value = value.get(..value.len().wrapping_sub(behind.len()))?;
+        (!value.is_empty()).then_some(value)
+    }
+}
+
+/// The list that this value is.
+pub(crate) fn elements(value: &[u8]) -> Option<Elements<'_>> {
+    (value.first() == Some(&b'[')).then_some(Elements { rest: value })
+}
+
+/// The string that this value is.
+pub fn c_string(value: &[u8]) -> Option<&CStr> {
+    CStr::from_bytes_until_nul(value.strip_prefix(b"\"")?).ok()
+}
+
+/// The truth that this value is.
+pub(crate) fn boolean(value: &[u8]) -> Option<bool> {
+    match value.first() {
+        Some(b't') => Some(true),
+        Some(b'f') => Some(false),
+        _ => None,
     }
 }
 

@@ -26,6 +26,51 @@ fn answers(input: impl AsRef<[u8]>, want: impl AsRef<str>) {
     assert_eq!(String::from_utf8_lossy(&output), want.as_ref(), "to {}", input.as_ref().escape_ascii());
 }
 
+/// What `guest-info` says of each command: is it enabled?
+fn enabled(host: &mut Host<'_>) -> Vec<(String, bool)> {
+    let reply = &replies(&host.send(br#"{"execute":"guest-info"}"#))[0].1;
+    let commands = reply["return"]["supported_commands"].as_array().unwrap();
+    let row = |command: &serde_json::Value| {
+        (command["name"].as_str().unwrap().to_owned(), command["enabled"].as_bool().unwrap())
+    };
+    commands.iter().map(row).collect()
+}
+
+#[test]
+fn a_command_that_is_not_allowed_is_disabled_and_said_to_be() {
+    let mut host = Host::new();
+    host.agent.restrict(&|name| name != "guest-ping" && name != "guest-network-get-interfaces");
+    let refused = error("CommandNotFound", "Command guest-ping has been disabled: the command is not allowed");
+    assert_eq!(host.send(PING.as_bytes()), refused.as_bytes());
+    // Before its arguments are looked at.
+    assert_eq!(host.send(br#"{"execute":"guest-ping","arguments":{"a":1}}"#), refused.as_bytes());
+    for (name, enabled) in enabled(&mut host) {
+        assert_eq!(enabled, name != "guest-ping" && name != "guest-network-get-interfaces", "{name}");
+    }
+}
+
+#[test]
+fn while_the_file_systems_are_frozen_only_what_writes_nowhere_runs() {
+    let mut host = Host::with_guest(FakeGuest { frozen: true, ..FakeGuest::default() });
+    assert_eq!(host.send(PING.as_bytes()), PONG.as_bytes());
+    let refused = "Command guest-suspend-ram has been disabled: the command is not allowed";
+    assert_eq!(host.send(br#"{"execute":"guest-suspend-ram"}"#), error("CommandNotFound", refused).as_bytes());
+    assert!(host.agent.guest.suspends.is_empty());
+    let allowed = [
+        "guest-sync-delimited",
+        "guest-sync",
+        "guest-ping",
+        "guest-info",
+        "guest-fsfreeze-status",
+        "guest-fsfreeze-thaw",
+    ];
+    for (name, enabled) in enabled(&mut host) {
+        assert_eq!(enabled, allowed.contains(&name.as_str()), "{name}");
+    }
+    host.agent.guest.frozen = false;
+    assert!(enabled(&mut host).iter().all(|(_, enabled)| *enabled));
+}
+
 #[test]
 fn a_damaged_request_gets_one_line_and_the_next_request_is_served() {
     for (request, what) in [

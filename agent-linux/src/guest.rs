@@ -35,6 +35,10 @@ impl LinuxGuest {
 }
 
 impl Guest for LinuxGuest {
+    fn is_frozen(&self) -> bool {
+        false
+    }
+
     fn abandon(&mut self, job: Job) {
         self.jobs.abandon(job);
     }

@@ -10,18 +10,19 @@ pub const VERSION: &str = concat!("10.2.50-nanoga-", env!("CARGO_PKG_VERSION"));
 pub(super) fn info<G: Guest + 'static>(call: &mut Call<'_, G>) -> Result<()> {
     call.no_more_arguments()?;
 
+    let frozen = call.guest.is_frozen();
     let reply = &mut call.reply;
     reply.open_object();
     reply.key("version");
     reply.string(VERSION.as_bytes());
     reply.key("supported_commands");
     reply.open_list();
-    for command in Command::<G>::TABLE {
+    for (row, command) in Command::<G>::TABLE.iter().enumerate() {
         reply.open_object();
         reply.key("name");
         reply.string(command.name.as_bytes());
         reply.key("enabled");
-        reply.boolean(true);
+        reply.boolean(call.permissions.allows(row) && (command.while_frozen || !frozen));
         reply.key("success-response");
         reply.boolean(command.answers);
         reply.close_object();

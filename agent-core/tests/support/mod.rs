@@ -23,6 +23,8 @@ use embedded_io::{ErrorKind, ErrorType, Read, Seek, SeekFrom, Write};
 
 /// A guest made of plain data.
 pub struct FakeGuest {
+    /// Are its file systems frozen?
+    pub frozen: bool,
     /// How each suspend ends.
     pub suspend: Result<(), SuspendError>,
     /// What was asked of it.
@@ -56,6 +58,7 @@ impl Default for FakeGuest {
             tx_dropped: 8,
         };
         FakeGuest {
+            frozen: false,
             suspend: Err(SuspendError::Unsupported),
             suspends: Vec::new(),
             running: Vec::new(),
@@ -80,6 +83,10 @@ impl FakeGuest {
 }
 
 impl Guest for FakeGuest {
+    fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
     fn abandon(&mut self, job: Job) {
         self.abandoned.push(job);
     }

@@ -12,20 +12,29 @@ use agent_core::guest::{Guest, Job};
 use job::Jobs;
 use network::Buffers;
 
+use crate::sys::Strings;
+
 /// The guest this process runs in.
 pub struct LinuxGuest {
     buffers: &'static mut Buffers,
     jobs: Jobs,
     /// The last job that was to put the guest to sleep. No job has the number 0.
     last_suspend: Job,
+    /// The variables that the agent was started with.
+    environment: Strings<'static>,
     /// Where `/sys`, `/proc` and `/usr` are.
     root: &'static CStr,
 }
 
 impl LinuxGuest {
-    /// A guest that uses this memory.
-    pub fn new(buffers: &'static mut Buffers) -> Self {
-        Self { buffers, jobs: Jobs::default(), last_suspend: Job(0), root: c"/" }
+    /// A guest that uses this memory, and an agent with these variables.
+    pub fn new(buffers: &'static mut Buffers, environment: Strings<'static>) -> Self {
+        Self { buffers, jobs: Jobs::default(), last_suspend: Job(0), environment, root: c"/" }
+    }
+
+    /// The value of a variable of the agent's.
+    pub fn variable(&self, name: &[u8]) -> Option<&'static CStr> {
+        self.environment.value(name)
     }
 
     /// Collects the children that have ended: to be called after SIGCHLD, before jobs are asked for.

@@ -24,7 +24,7 @@ pub mod channel;
 pub mod cli;
 mod event_loop;
 pub mod guest;
-mod log;
+pub mod log;
 pub mod memory;
 mod spool;
 pub mod sys;
@@ -50,12 +50,17 @@ pub type Channels = Vec<Channel, CHANNELS>;
 const VERSION_LINE: &str = concat!("nanoga ", env!("CARGO_PKG_VERSION"), " (QEMU Guest Agent 10.2.50)\n");
 
 /// Runs the agent until it is told to end; the result is the exit status of the process.
-pub fn run(mut arguments: Strings<'static>, memory: &'static mut Memory, channels: &'static mut Channels) -> u8 {
+pub fn run(
+    mut arguments: Strings<'static>,
+    environment: Strings<'static>,
+    memory: &'static mut Memory,
+    channels: &'static mut Channels,
+) -> u8 {
     sys::keep_standard_descriptors();
     arguments.next();
     let mut options = Options::default();
     match cli::parse(&mut arguments, &mut options) {
-        Ok(Action::Serve) => return serve(&options, memory, channels),
+        Ok(Action::Serve) => return serve(&options, environment, memory, channels),
         Ok(Action::Help) => sys::print(1, cli::HELP.as_bytes()),
         Ok(Action::Version) => sys::print(1, VERSION_LINE.as_bytes()),
         Err(Error(form, word)) => {
@@ -67,7 +72,12 @@ pub fn run(mut arguments: Strings<'static>, memory: &'static mut Memory, channel
 }
 
 /// Opens the channels, then serves them until a signal ends it.
-fn serve(options: &Options, memory: &'static mut Memory, channels: &'static mut Channels) -> u8 {
+fn serve(
+    options: &Options,
+    environment: Strings<'static>,
+    memory: &'static mut Memory,
+    channels: &'static mut Channels,
+) -> u8 {
     for (place, memory) in options.channels.iter().zip(&mut memory.channels) {
         let mut channel = Channel::new(place, channels.len(), options, memory);
         if let Err(error) = channel.open() {
@@ -75,7 +85,7 @@ fn serve(options: &Options, memory: &'static mut Memory, channels: &'static mut 
         }
         let _ = channels.push(channel);
     }
-    let mut agent = Agent::new(LinuxGuest::new(&mut memory.network));
+    let mut agent = Agent::new(LinuxGuest::new(&mut memory.network, environment));
     match event_loop::run(&mut agent, channels) {
         Ok(()) => 0,
         Err((what, error)) => failed(what, error),

@@ -1,5 +1,7 @@
 //! Lines on standard error. Each is written at once, so that lines of several processes do not mix.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use agent_core::error::errno_text;
 use agent_core::guest::Errno;
 
@@ -8,9 +10,20 @@ use crate::sys;
 /// Bytes of a line; what is longer is cut.
 const LINE: usize = 512;
 
+static MUTED: AtomicBool = AtomicBool::new(false);
+
+/// Says nothing from now on, or speaks again: while file systems are frozen a line would wait for the thaw, and whoever
+/// writes it with it.
+pub fn mute(muted: bool) {
+    MUTED.store(muted, Ordering::Relaxed);
+}
+
 /// Says something in one line, behind the agent's name. `%` stands for the words, one after the other.
 #[inline(never)]
 pub fn say(form: &[u8], words: &[&[u8]]) {
+    if MUTED.load(Ordering::Relaxed) {
+        return;
+    }
     let mut line = Line { bytes: [0; LINE], len: 0 };
     let mut words = words.iter();
     line.add(b"nanoga: ");

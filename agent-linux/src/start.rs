@@ -34,7 +34,7 @@ unsafe extern "C" fn entry(stack: *const usize) -> ! {
     let (memory, channels) = (&raw mut MEMORY, &raw mut CHANNELS);
     // SAFETY: nobody else names the two, and this function runs once.
     let (memory, channels) = unsafe { (&mut *memory, &mut *channels) };
-    sys::exit(agent_linux::run(arguments, memory, channels))
+    sys::exit(agent_linux::run(arguments, environment, memory, channels))
 }
 
 /// `memcpy(3)`, first byte first. The accesses are volatile, or the compiler would make a call of memcpy out of them.

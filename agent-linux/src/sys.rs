@@ -24,6 +24,9 @@ pub struct Strings<'a> {
 }
 
 impl<'a> Strings<'a> {
+    /// No string at all.
+    pub const NONE: Self = Self { next: [ptr::null()].as_ptr(), strings: PhantomData };
+
     /// The strings from `first` up to the NULL.
     ///
     /// # Safety
@@ -32,6 +35,15 @@ impl<'a> Strings<'a> {
     #[inline]
     pub unsafe fn new(first: *const *const c_char) -> Self {
         Self { next: first, strings: PhantomData }
+    }
+
+    /// The value of the variable of this name, if they are an environment.
+    #[inline(never)]
+    pub fn value(mut self, name: &[u8]) -> Option<&'a CStr> {
+        self.find_map(|string| match string.to_bytes().strip_prefix(name) {
+            Some([b'=', ..]) => Some(tail(string, name.len().wrapping_add(1))),
+            _ => None,
+        })
     }
 
     fn address(self) -> usize {

@@ -1,8 +1,8 @@
-//! The command line, as in qemu-ga(8): `-m -p -t -v -V -h` and their long forms. What is new is `--max-request`, and
-//! that `-m` may be given several times.
+//! The command line, as in qemu-ga(8): `-m -p -t -F -v -V -h` and their long forms. What is new is `--max-request` and
+//! `--freeze-timeout`, and that `-m` may be given several times.
 //!
 //! Short options may be bundled (`-vm unix-listen`) and their values glued on (`-p/dev/ttyS0`), long ones have theirs
-//! behind `=` or in the next word.
+//! behind `=` or in the next word. That of `-F` is optional, so it must be glued on.
 
 use core::ffi::CStr;
 
@@ -21,7 +21,11 @@ pub const HELP: &str = concat!(
     "                       again for one more channel (at most 4)\n",
     "  -p, --path PATH      its device, port name or socket; by default\n",
     "                       /dev/virtio-ports/org.qemu.guest_agent.0 or /dev/ttyS0\n",
-    "  -t, --statedir DIR   accepted; this version keeps no state\n",
+    "  -t, --statedir DIR   where it is kept what must outlive the agent (/var/run)\n",
+    "  -F, --fsfreeze-hook[=PATH]\n",
+    "                       run /etc/qemu/fsfreeze-hook, or PATH, with 'freeze' or 'thaw'\n",
+    "      --freeze-timeout SECONDS\n",
+    "                       thaw file systems by itself when they were frozen for so long\n",
     "      --max-request N  longest request in bytes, 1024 to 262144 (default)\n",
     "  -v, --verbose        report what happens to the channels\n",
     "  -V, --version        print the version\n",
@@ -68,11 +72,24 @@ pub struct Options {
     pub verbose: bool,
     /// Bytes of the longest request.
     pub max_request: usize,
+    /// The folder of what must outlive the agent.
+    pub state_dir: &'static CStr,
+    /// A program that is run before file systems are frozen and after they were thawed.
+    pub freeze_hook: Option<&'static CStr>,
+    /// Seconds that file systems stay frozen at most; 0: until a host thaws them.
+    pub freeze_timeout_s: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { channels: Vec::new(), verbose: false, max_request: REQUEST_BYTES }
+        Options {
+            channels: Vec::new(),
+            verbose: false,
+            max_request: REQUEST_BYTES,
+            state_dir: c"/var/run",
+            freeze_hook: None,
+            freeze_timeout_s: 0,
+        }
     }
 }
 
@@ -80,8 +97,19 @@ impl Default for Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Error(pub &'static str, pub &'static [u8]);
 
-/// The letter and the name of each option, in the order of the numbers below. Those before [`VERBOSE`] have a value.
-const OPTIONS: [&[u8]; 7] = [b"mmethod", b"ppath", b"tstatedir", b"\0max-request", b"vverbose", b"Vversion", b"hhelp"];
+/// The letter and the name of each option, in the order of the numbers below. Those before [`FREEZE_HOOK`] have a value,
+/// it may have one.
+const OPTIONS: [&[u8]; 9] = [
+    b"mmethod",
+    b"ppath",
+    b"tstatedir",
+    b"\0max-request",
+    b"\0freeze-timeout",
+    b"Ffsfreeze-hook",
+    b"vverbose",
+    b"Vversion",
+    b"hhelp",
+];
 
 const METHODS: [(&[u8], Method); 3] = [
     (b"virtio-serial", Method::VirtioSerial),
@@ -93,8 +121,13 @@ const METHOD: usize = 0;
 const PATH: usize = 1;
 const STATEDIR: usize = 2;
 const MAX_REQUEST: usize = 3;
-const VERBOSE: usize = 4;
-const VERSION: usize = 5;
+const FREEZE_TIMEOUT: usize = 4;
+const FREEZE_HOOK: usize = 5;
+const VERBOSE: usize = 6;
+const VERSION: usize = 7;
+
+/// What runs before a freeze and after a thaw, if nothing else is named.
+const HOOK: &CStr = c"/etc/qemu/fsfreeze-hook";
 
 /// Reads the words behind the program's name.
 #[inline(never)]
@@ -127,9 +160,9 @@ pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>, options: &mut Optio
             };
             // Behind the letter, behind `=`, or in the next word.
             let mut value = sys::tail(word, value_at);
-            if option < VERBOSE {
+            if option <= FREEZE_HOOK {
                 at = text.len();
-                if value_at >= text.len() && !text.ends_with(b"=") {
+                if option != FREEZE_HOOK && value_at >= text.len() && !text.ends_with(b"=") {
                     value = words.next().ok_or(Error("option '%' needs a value, try 'nanoga --help'", text))?;
                 }
             } else if value_at < text.len() && text.starts_with(b"--") {
@@ -150,8 +183,15 @@ pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>, options: &mut Optio
                     Some(place) => place.path = value,
                     None => first_path = value,
                 },
-                // Accepted, so that a unit file for qemu-ga works; there is nothing to keep yet.
-                STATEDIR => {}
+                STATEDIR => options.state_dir = value,
+                FREEZE_HOOK => options.freeze_hook = Some(if value.is_empty() { HOOK } else { value }),
+                FREEZE_TIMEOUT => {
+                    let seconds = parse_number(value.to_bytes());
+                    options.freeze_timeout_s = u32::try_from(seconds).unwrap_or(0);
+                    if seconds == 0 {
+                        return Err(Error("--freeze-timeout must be a number of seconds, not '%'", value.to_bytes()));
+                    }
+                }
                 MAX_REQUEST => {
                     options.max_request = parse_number(value.to_bytes());
                     if !(REQUEST_BYTES_MIN..=REQUEST_BYTES).contains(&options.max_request) {
@@ -213,6 +253,22 @@ mod tests {
         assert_eq!(places(&[]), [(Method::VirtioSerial, "/dev/virtio-ports/org.qemu.guest_agent.0")]);
         assert!(!options.verbose);
         assert_eq!(options.max_request, 262_144);
+        assert_eq!(options.state_dir, c"/var/run");
+        assert_eq!((options.freeze_hook, options.freeze_timeout_s), (None, 0));
+    }
+
+    #[test]
+    fn the_hook_of_a_freeze_has_a_value_only_if_it_is_glued_on() {
+        for words in [&[c"-F"][..], &[c"-vF"], &[c"--fsfreeze-hook"], &[c"--fsfreeze-hook="], &[c"-F", c"-t", c"/s"]] {
+            assert_eq!(serve(words).freeze_hook, Some(c"/etc/qemu/fsfreeze-hook"), "{words:?}");
+        }
+        for words in [[c"-F/bin/hook"], [c"-vF/bin/hook"], [c"--fsfreeze-hook=/bin/hook"]] {
+            assert_eq!(serve(&words).freeze_hook, Some(c"/bin/hook"), "{words:?}");
+        }
+        assert!(parse(&mut [c"-F", c"/bin/hook"].into_iter(), &mut Options::default()).is_err());
+        assert_eq!(serve(&[c"--freeze-timeout", c"30"]).freeze_timeout_s, 30);
+        assert_eq!(serve(&[c"--freeze-timeout=86400"]).freeze_timeout_s, 86_400);
+        assert_eq!(serve(&[c"-t", c"/state"]).state_dir, c"/state");
     }
 
     #[test]
@@ -266,6 +322,9 @@ mod tests {
                 "--max-request must be a number from 1024 to 262144, not '99999999999999999999'",
             ),
             (&[c"--max-request="], "--max-request must be a number from 1024 to 262144, not ''"),
+            (&[c"--freeze-timeout", c"0"], "--freeze-timeout must be a number of seconds, not '0'"),
+            (&[c"--freeze-timeout=1h"], "--freeze-timeout must be a number of seconds, not '1h'"),
+            (&[c"--freeze-timeout"], "option '--freeze-timeout' needs a value, try 'nanoga --help'"),
             (&[c"-misa-serial"; 5], "too many channels: '-misa-serial'"),
         ] {
             let Err(Error(form, word)) = parse(&mut words.iter().copied(), &mut Options::default()) else {

@@ -1,7 +1,8 @@
 //! The image a guest boots: busybox, the kernel modules it needs, the agent, and an init that hands a shell to the
-//! test. One image serves all guests: what differs is done by the test, through that shell.
+//! test. What differs between guests is done by the test, through that shell; only modules and programs that few guests
+//! need are [`Extras`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,8 +44,20 @@ echo "guest: ready" >&3
 while :; do cat <&3; sleep 0.1; done | sh >&3 2>&1
 "#;
 
-/// Writes the image to `path`.
-pub fn write(path: &Path, kernel: &Kernel) -> Result<()> {
+/// What few guests need.
+#[derive(Clone, Debug, Default)]
+pub struct Extras {
+    /// The kernel with drivers for real machines.
+    pub generic_kernel: bool,
+    /// More drivers.
+    pub modules: Vec<&'static str>,
+    /// Programs of this machine, for `/usr/local/sbin`, with the libraries they are linked to.
+    pub programs: Vec<PathBuf>,
+}
+
+/// Writes the image to `path`; the kernel that goes with it.
+pub fn write(path: &Path, extras: &Extras) -> Result<Kernel> {
+    let kernel = if extras.generic_kernel { Kernel::find_generic()? } else { Kernel::find()? };
     let mut image = Image::default();
     for dir in ["bin", "sbin", "proc", "sys", "dev", "tmp", "run", "modules"] {
         image.dir(dir);
@@ -60,12 +73,32 @@ pub fn write(path: &Path, kernel: &Kernel) -> Result<()> {
     image.file("bin/busybox", 0o755, fs::read(&busybox)?);
     image.file("sbin/nanoga", 0o755, fs::read(paths::agent_binary()?)?);
     let mut order = String::new();
-    for (name, module) in modules(kernel)? {
+    for program in &extras.programs {
+        let name = program.file_name().and_then(OsStr::to_str).context("an odd program")?;
+        image.file(&format!("usr/local/sbin/{name}"), 0o755, fs::read(program)?);
+    }
+    for library in libraries(&extras.programs)? {
+        image.library(&library)?;
+    }
+    for (name, module) in modules(&kernel, &extras.modules)? {
         order += &format!("/modules/{name}.ko\n");
         image.file(&format!("modules/{name}.ko"), 0o644, module);
     }
     image.file("modules/order", 0o644, order.into());
-    fs::write(path, image.finish()?).with_context(|| format!("writing {}", path.display()))
+    fs::write(path, image.finish()?).with_context(|| format!("writing {}", path.display()))?;
+    Ok(kernel)
+}
+
+/// The libraries of these programs and their loader, by ldd(1), each where it must lie.
+fn libraries(programs: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
+    let mut files = BTreeSet::new();
+    for program in programs {
+        let output = Command::new("ldd").arg(program).output().context("running ldd")?;
+        let text = String::from_utf8(output.stdout)?;
+        ensure!(output.status.success() && !text.contains("not found"), "{}: {text}", program.display());
+        files.extend(text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from));
+    }
+    Ok(files)
 }
 
 /// The commands busybox offers, with their paths.
@@ -77,13 +110,13 @@ fn applets(busybox: &Path) -> Result<Vec<String>> {
 }
 
 /// The modules in the order they load, each after those it depends on. What the kernel has built in is left out.
-fn modules(kernel: &Kernel) -> Result<Vec<(String, Vec<u8>)>> {
+fn modules(kernel: &Kernel, more: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = BTreeMap::new();
     find_modules(&kernel.modules.join("kernel"), &mut files)?;
     let builtin = fs::read_to_string(kernel.modules.join("modules.builtin")).unwrap_or_default();
     let builtin: Vec<String> = builtin.lines().map(|line| module_name(Path::new(line))).collect();
     let mut loaded = Vec::new();
-    for name in MODULES {
+    for name in MODULES.iter().chain(more) {
         load(name, &files, &builtin, &mut loaded)?;
     }
     Ok(loaded)
@@ -150,10 +183,12 @@ fn dependencies(module: &[u8]) -> Vec<String> {
 struct Image {
     archive: Vec<u8>,
     entries: u32,
+    dirs: BTreeSet<PathBuf>,
 }
 
 impl Image {
     fn dir(&mut self, name: &str) {
+        self.dirs.insert(name.into());
         self.add(name, 0o040_755, &[]);
     }
 
@@ -163,6 +198,21 @@ impl Image {
 
     fn file(&mut self, name: &str, mode: u32, bytes: Vec<u8>) {
         self.add(name, 0o100_000 | mode, &bytes);
+    }
+
+    /// A file of this machine at the path it has here.
+    fn library(&mut self, path: &Path) -> Result<()> {
+        let name = path.strip_prefix("/")?;
+        let mut dirs: Vec<&Path> = name.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty()).collect();
+        dirs.reverse();
+        for dir in dirs {
+            if !self.dirs.contains(dir) {
+                self.dir(dir.to_str().context("an odd path")?);
+            }
+        }
+        let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        self.file(name.to_str().context("an odd path")?, 0o755, bytes);
+        Ok(())
     }
 
     fn add(&mut self, name: &str, mode: u32, bytes: &[u8]) {

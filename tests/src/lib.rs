@@ -11,6 +11,7 @@
 //! | [`qmp`] | QEMU's control socket |
 //! | [`qemu`] | the QEMU process: machines, devices, KVM or emulation |
 //! | [`guest`] | a booted guest: a shell in it, the agent in it |
+//! | [`reference`] | QEMU's own agent beside ours, and what of their replies is compared |
 //!
 //! Nothing here links the agent or its crates: what is tested is the file a user gets.
 //! Every wait has a deadline and every process a bound on memory and time, and both end with their owner.
@@ -23,6 +24,7 @@ pub mod netns;
 pub mod paths;
 pub mod qemu;
 pub mod qmp;
+pub mod reference;
 
 use std::time::{Duration, Instant};
 

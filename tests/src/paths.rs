@@ -31,7 +31,8 @@ pub fn agent_binary() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// What guests are made of: an unpacked kernel package in `kernel/`, `busybox`, and `accel` (see [`crate::qemu`]).
+/// What guests are made of: unpacked kernel packages in `kernel/` and `kernel-generic/`, `busybox`, and `accel` (see
+/// [`crate::qemu`]).
 pub fn guest_dir() -> PathBuf {
     target_dir().join("guest")
 }
@@ -45,6 +46,13 @@ pub fn busybox() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// QEMU's own agent: what this one is held against. The system's, otherwise the one that was only unpacked.
+pub fn reference_agent() -> Result<PathBuf> {
+    let places = ["/usr/sbin/qemu-ga", "/usr/bin/qemu-ga"].map(PathBuf::from);
+    let places = places.into_iter().chain([guest_dir().join("qemu-ga")]);
+    places.into_iter().find(|path| path.is_file()).context("no qemu-ga: run `cargo xtask test`")
+}
+
 /// A kernel for guests, as its package unpacks.
 pub struct Kernel {
     /// The bootable image.
@@ -54,9 +62,18 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Finds the kernel in the guest directory.
+    /// Finds the kernel that most guests run: small, with virtio and little else.
     pub fn find() -> Result<Kernel> {
-        let root = guest_dir().join("kernel");
+        Kernel::at("kernel")
+    }
+
+    /// Finds the kernel with drivers for the disks of real machines: SATA, USB.
+    pub fn find_generic() -> Result<Kernel> {
+        Kernel::at("kernel-generic")
+    }
+
+    fn at(dir: &str) -> Result<Kernel> {
+        let root = guest_dir().join(dir);
         let image = only_entry(&root.join("boot"), "vmlinuz-");
         let modules = ["lib/modules", "usr/lib/modules"].iter().find_map(|dir| only_entry(&root.join(dir), ""));
         image

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::agent::{Bounds, bounded};
 use crate::client::Client;
-use crate::initramfs;
+use crate::initramfs::{self, Extras};
 use crate::paths::{self, Kernel};
 use crate::qmp::Qmp;
 
@@ -36,6 +36,34 @@ pub enum Board {
     Microvm,
 }
 
+/// What a disk is plugged into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bus {
+    /// A device of its own.
+    VirtioBlk,
+    /// A SCSI controller of virtio.
+    VirtioScsi,
+    /// The board's own IDE (`Board::Pc`).
+    Ide,
+    /// An AHCI controller.
+    Sata,
+    /// NVMe.
+    Nvme,
+    /// A stick behind xHCI.
+    Usb,
+}
+
+/// A raw disk.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// What it is plugged into.
+    pub bus: Bus,
+    /// Its content.
+    pub image: PathBuf,
+    /// What it says its serial number is.
+    pub serial: &'static str,
+}
+
 /// A machine to start.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -47,8 +75,12 @@ pub struct Machine {
     pub second_port: bool,
     /// A second serial port, on the chardev `isa`.
     pub isa: bool,
-    /// A raw disk.
+    /// A raw disk on virtio, the first.
     pub disk: Option<PathBuf>,
+    /// Further disks, on boards with PCI.
+    pub disks: Vec<Disk>,
+    /// What its image holds beyond the usual.
+    pub extras: Extras,
     /// Take over from an image on the disk's swap.
     pub resume: bool,
     /// Whether the machine offers sleep to RAM (S3).
@@ -58,7 +90,17 @@ pub struct Machine {
 impl Machine {
     /// A machine of this kind with nothing but the agent's port.
     pub fn new(board: Board) -> Machine {
-        Machine { board, nic: false, second_port: false, isa: false, disk: None, resume: false, s3: true }
+        Machine {
+            board,
+            nic: false,
+            second_port: false,
+            isa: false,
+            disk: None,
+            disks: Vec::new(),
+            extras: Extras::default(),
+            resume: false,
+            s3: true,
+        }
     }
 
     /// `-M` and what goes with it.
@@ -151,9 +193,8 @@ fn read_log(path: &Path) -> String {
 }
 
 fn spawn(machine: &Machine, accel: &str) -> Result<(Child, TempDir)> {
-    let kernel = Kernel::find()?;
     let dir = TempDir::new()?;
-    initramfs::write(&dir.path().join("initramfs"), &kernel)?;
+    let kernel = initramfs::write(&dir.path().join("initramfs"), &machine.extras)?;
     let mut command = Command::new("qemu-system-x86_64");
     command.current_dir(dir.path());
     command.args(machine.board_args()).args(["-accel", accel, "-m", "256", "-smp", "1"]);
@@ -190,6 +231,7 @@ fn spawn(machine: &Machine, accel: &str) -> Result<(Child, TempDir)> {
         command.args(["-device", &format!("{},drive=disk0", machine.virtio("virtio-blk"))]);
         command.args(["-drive", &format!("if=none,id=disk0,format=raw,file={}", disk.display())]);
     }
+    plug_disks(&mut command, &machine.disks);
     for chardev in ["shell", "qga0", "qga1", "isa"] {
         let socket = format!("socket,id={chardev},path={chardev},server=on,wait=off");
         command.args(["-chardev", &socket]);
@@ -198,6 +240,34 @@ fn spawn(machine: &Machine, accel: &str) -> Result<(Child, TempDir)> {
     command.stdin(Stdio::null()).stdout(errors.try_clone()?).stderr(errors);
     let child = bounded(&mut command, BOUNDS).spawn().context("starting qemu-system-x86_64")?;
     Ok((child, dir))
+}
+
+/// Disks with their controllers; each holes a discard into its image.
+fn plug_disks(command: &mut Command, disks: &[Disk]) {
+    let controllers = [
+        (Bus::VirtioScsi, "virtio-scsi-pci,id=scsi"),
+        (Bus::Sata, "ich9-ahci,id=ahci"),
+        (Bus::Usb, "qemu-xhci,id=xhci"),
+    ];
+    for (bus, controller) in controllers {
+        if disks.iter().any(|disk| disk.bus == bus) {
+            command.args(["-device", controller]);
+        }
+    }
+    for (number, disk) in disks.iter().enumerate() {
+        let before = disks[..number].iter().filter(|other| other.bus == disk.bus).count();
+        let device = match disk.bus {
+            Bus::VirtioBlk => "virtio-blk-pci".to_owned(),
+            Bus::VirtioScsi => format!("scsi-hd,bus=scsi.0,scsi-id={before},lun={}", before % 2 * 3),
+            Bus::Ide => format!("ide-hd,bus=ide.{},unit={}", before / 2, before % 2),
+            Bus::Sata => format!("ide-hd,bus=ahci.{before}"),
+            Bus::Nvme => "nvme".to_owned(),
+            Bus::Usb => "usb-storage,bus=xhci.0".to_owned(),
+        };
+        command.args(["-device", &format!("{device},drive=more{number},serial={}", disk.serial)]);
+        let image = disk.image.display();
+        command.args(["-drive", &format!("if=none,id=more{number},format=raw,discard=unmap,file={image}")]);
+    }
 }
 
 /// Tells the kernel the frequency of the emulated time stamp counter, which is this machine's.

@@ -20,16 +20,71 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nsenter", "util-linux"),
 ];
 
+/// What only `cargo xtask test` runs.
+const TEST_PROGRAMS: &[(&str, &str)] = &[
+    ("mkfs.ext4", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("mkfs.btrfs", "btrfs-progs"),
+    ("dmsetup", "dmsetup"),
+    // These three hold no service: what starts libvirt with the system is in libvirt-daemon-system.
+    ("virsh", "libvirt-clients"),
+    ("libvirtd", "libvirt-daemon"),
+    ("virt-qemu-run", "libvirt-daemon-driver-qemu"),
+];
+
 /// The packages that stand for the newest kernel for guests: Debian's, Ubuntu's.
 const KERNELS: &[&str] = &["linux-image-cloud-amd64", "linux-image-virtual"];
 
+/// The same for a kernel with drivers for the disks of real machines.
+const GENERIC_KERNELS: &[&str] = &["linux-image-amd64", "linux-image-generic"];
+
 /// Installs the programs that are missing.
 pub fn programs(sh: &Shell) -> Result<()> {
-    let missing = PROGRAMS.iter().filter(|(program, _)| find_program(program).is_none());
+    install_missing(sh, PROGRAMS)
+}
+
+/// Installs and fetches what only the tests need: libvirt, file systems, QEMU's own agent, another kernel.
+pub fn for_tests(sh: &Shell) -> Result<()> {
+    install_missing(sh, TEST_PROGRAMS)?;
+    reference(sh)?;
+    let dir = paths::guest_dir();
+    if Kernel::find_generic().is_err() {
+        fetch_kernel(sh, GENERIC_KERNELS, &dir, "kernel-generic")?;
+    }
+    println!("kernel with drivers for real disks: {}", Kernel::find_generic()?.image.display());
+    Ok(())
+}
+
+/// Puts QEMU's own agent under `target/guest/`, where the system has none.
+///
+/// Its package would install a service and start it. Only its libraries are installed, where they are missing.
+fn reference(sh: &Shell) -> Result<()> {
+    if paths::reference_agent().is_err() {
+        let dir = paths::guest_dir();
+        fs::create_dir_all(&dir)?;
+        let unpacked = fetch(sh, &dir, &["qemu-guest-agent"])?;
+        let found = ["usr/sbin/qemu-ga", "usr/bin/qemu-ga"].map(|file| unpacked.join(file));
+        let found = found.iter().find(|file| file.is_file()).context("qemu-guest-agent has no qemu-ga")?;
+        fs::copy(found, dir.join("qemu-ga"))?;
+        fs::remove_dir_all(unpacked)?;
+    }
+    let agent = paths::reference_agent()?;
+    if cmd!(sh, "{agent} --version").quiet().ignore_stdout().ignore_stderr().run().is_err() {
+        let depends = cmd!(sh, "apt-cache depends --no-recommends --no-suggests qemu-guest-agent").quiet().read()?;
+        let depends = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+        install(sh, &depends.filter(|name| name.starts_with("lib")).collect::<Vec<_>>())?;
+    }
+    println!("to compare with: {}, {}", agent.display(), cmd!(sh, "{agent} --version").quiet().read()?);
+    Ok(())
+}
+
+fn install_missing(sh: &Shell, programs: &[(&str, &str)]) -> Result<()> {
+    let missing = programs.iter().filter(|(program, _)| find_program(program).is_none());
     let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
     packages.dedup();
     install(sh, &packages)?;
-    println!("programs: all there");
+    let names: Vec<&str> = programs.iter().map(|(program, _)| *program).collect();
+    println!("programs, all there: {}", names.join(" "));
     Ok(())
 }
 
@@ -38,7 +93,7 @@ pub fn guest(sh: &Shell) -> Result<()> {
     let dir = paths::guest_dir();
     fs::create_dir_all(&dir)?;
     if Kernel::find().is_err() {
-        fetch_kernel(sh, &dir)?;
+        fetch_kernel(sh, KERNELS, &dir, "kernel")?;
     }
     println!("kernel: {}", Kernel::find()?.image.display());
     if paths::busybox().is_err() {
@@ -114,26 +169,24 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     dirs.iter().map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
-fn fetch_kernel(sh: &Shell, dir: &Path) -> Result<()> {
+fn fetch_kernel(sh: &Shell, known: &[&str], dir: &Path, name: &str) -> Result<()> {
     ensure!(
         find_program("apt-get").is_some() && find_program("dpkg-deb").is_some(),
         "this is no Debian or Ubuntu: unpack a kernel package with boot/vmlinuz-VERSION and lib/modules/VERSION \
-         to {0}/kernel and put a static busybox at {0}/busybox",
+         to {0}/{name} and put a static busybox at {0}/busybox",
         dir.display()
     );
     let mut packages = Vec::new();
     with_fresh_lists(sh, || {
-        packages = KERNELS.iter().find_map(|name| real_packages(sh, name)).context("apt knows no kernel")?;
+        packages = known.iter().find_map(|name| real_packages(sh, name)).context("apt knows no kernel")?;
         Ok(())
     })?;
     let names: Vec<&str> = packages.iter().map(String::as_str).collect();
     let unpacked = fetch(sh, dir, &names)?;
-    let kernel = dir.join("kernel");
+    let kernel = dir.join(name);
     let _ = fs::remove_dir_all(&kernel);
     fs::rename(unpacked, &kernel)?;
-    if let Err(e) = Kernel::find() {
-        bail!("{names:?} hold no kernel: {e}");
-    }
+    ensure!(kernel.join("boot").is_dir(), "{names:?} hold no kernel");
     let compressed = cmd!(sh, "find {kernel} -name virtio_net.ko.*").quiet().read()?;
     match Path::new(compressed.trim()).extension().and_then(|e| e.to_str()) {
         Some("xz") if find_program("xz").is_none() => install(sh, &["xz-utils"]),

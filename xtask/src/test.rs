@@ -15,7 +15,8 @@ pub fn run(sh: &Shell) -> Result<()> {
     let mut steps = Steps::default();
     steps.run("what the tests need", || {
         provision::programs(sh)?;
-        provision::guest(sh)
+        provision::guest(sh)?;
+        provision::for_tests(sh)
     })?;
     steps.run("formatting", || Ok(cmd!(sh, "cargo fmt --all --check").run()?))?;
     // Never the agent's binary and an std package in one command, nor the binary and the tests: the features of the

@@ -1,0 +1,222 @@
+//! The agent beside QEMU's own: both are asked the same in the same order, and what they answer is compared.
+//!
+//! Two replies agree when they are equal as JSON, the order of members ignored and numbers compared by value, after
+//! what must differ is made the same: process ids, each one's own directory, the counters of interfaces, the time
+//! within three seconds, the version. Debian's agent is older than the protocol that ours speaks: what the protocol
+//! has changed since stands in [`Pair::CHANGED_TEXTS`] and [`today`], and nowhere else.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::agent::Agent;
+use crate::client::Client;
+use crate::{paths, wait_for};
+
+/// How long a program that was asked for may run.
+const EXEC: Duration = Duration::from_secs(20);
+
+/// Reached by both: the reference on the left, ours on the right.
+pub struct Pair {
+    sides: [Side; 2],
+    /// What they did not agree on.
+    differences: Vec<String>,
+    compared: usize,
+}
+
+/// One of the two.
+struct Side {
+    host: Client,
+    /// What `@DIR@` stands for.
+    dir: String,
+    /// What `@PID@` stands for: the process it started last.
+    pid: Value,
+    /// Ends with the pair, where it runs on this machine.
+    _agent: Option<Agent>,
+}
+
+impl Pair {
+    /// Texts of Debian's 7.2 that are other ones in 10.2: a beginning and an end, and what stands there today around
+    /// what is between them.
+    const CHANGED_TEXTS: &[[(&str, &str); 2]] = &[
+        [("Command ", " has been disabled"), ("Command ", " has been disabled: the command is not allowed")],
+        [
+            ("Command ", " has been disabled: the agent is in frozen state"),
+            ("Command ", " has been disabled: the command is not allowed"),
+        ],
+        [("Guest agent command failed, error was '", "'"), ("", "")],
+    ];
+
+    /// Starts both on this machine, each in a directory of its own, with these arguments.
+    pub fn start(args: &[&str]) -> Result<Pair> {
+        Pair::start_through(&[], args)
+    }
+
+    /// The same through another command, which executes what stands behind it: `env`, `unshare`.
+    pub fn start_through(through: &[&str], args: &[&str]) -> Result<Pair> {
+        let [reference, ours] = [paths::reference_agent()?, paths::agent_binary()?];
+        Ok(Pair::new(start(&reference, through, args)?, start(&ours, through, args)?))
+    }
+
+    /// Two channels that are there already: the reference's and ours.
+    pub fn of_clients(reference: Client, ours: Client) -> Pair {
+        let side = |host| Side { host, dir: "/nowhere".to_owned(), pid: json!(0), _agent: None };
+        Pair::new(side(reference), side(ours))
+    }
+
+    fn new(reference: Side, ours: Side) -> Pair {
+        Pair { sides: [reference, ours], differences: Vec::new(), compared: 0 }
+    }
+
+    /// Sends both a request, in which `@DIR@` stands for each one's own directory and `@PID@` for the process it
+    /// started last, and compares the replies. Returns ours.
+    pub fn ask(&mut self, request: &Value) -> Result<Value> {
+        let [reference, ours] = &mut self.sides;
+        let replies = [reference.ask(request)?, ours.ask(request)?];
+        self.compare(request, replies)
+    }
+
+    /// Starts a program on both sides, waits for its end, and compares what is said about it.
+    pub fn exec(&mut self, arguments: Value) -> Result<Value> {
+        let request = json!({ "execute": "guest-exec", "arguments": arguments });
+        let started = self.ask(&request)?;
+        if started.get("return").is_none() {
+            return Ok(started);
+        }
+        let [reference, ours] = &mut self.sides;
+        let replies = [reference.exited()?, ours.exited()?];
+        self.compare(&request, replies)
+    }
+
+    fn compare(&mut self, request: &Value, [reference, ours]: [Value; 2]) -> Result<Value> {
+        let command = request["execute"].as_str().unwrap_or_default();
+        self.compared += 1;
+        if !same(command, &today(command, &reference), &ours) {
+            self.differences.push(format!("{request}\n  reference {reference}\n  ours      {ours}"));
+        }
+        Ok(ours)
+    }
+
+    /// Fails unless they agreed every time, and were asked at all.
+    pub fn agree(self) {
+        assert!(self.compared > 0, "nothing was compared");
+        let differences = &self.differences;
+        assert!(differences.is_empty(), "{} of {}:\n{}", differences.len(), self.compared, differences.join("\n"));
+    }
+}
+
+impl Side {
+    fn ask(&mut self, request: &Value) -> Result<Value> {
+        let text = request.to_string().replace("@DIR@", &self.dir).replace("\"@PID@\"", &self.pid.to_string());
+        self.host.send(format!("{text}\n"))?;
+        let reply = self.host.reply().with_context(|| format!("asking {text}"))?;
+        if let Some(pid) = reply["return"].get("pid") {
+            self.pid = pid.clone();
+        }
+        Ok(serde_json::from_str(&reply.to_string().replace(&self.dir, "@DIR@"))?)
+    }
+
+    /// What is said of the last process when it has ended.
+    fn exited(&mut self) -> Result<Value> {
+        let request = json!({ "execute": "guest-exec-status", "arguments": { "pid": "@PID@" } });
+        wait_for("the end of a program", EXEC, || {
+            let status = self.ask(&request)?;
+            Ok((status["return"]["exited"] != false).then_some(status))
+        })
+    }
+}
+
+fn start(program: &Path, through: &[&str], args: &[&str]) -> Result<Side> {
+    let dir = TempDir::new()?;
+    let mut command = match through {
+        [] => Command::new(program),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+    };
+    let path = dir.path().to_str().context("an odd temporary directory")?.to_owned();
+    command.current_dir(&path).args(["-m", "unix-listen", "-p", &format!("{path}/qga.sock"), "-t", &path]).args(args);
+    let agent = Agent::spawn(dir, command)?;
+    agent.wait_for_socket(&agent.socket())?;
+    Ok(Side { host: agent.connect()?, dir: path, pid: json!(0), _agent: Some(agent) })
+}
+
+/// What Debian's 7.2 says, as the protocol has it today.
+fn today(command: &str, reply: &Value) -> Value {
+    let mut reply = reply.clone();
+    if let Some(text) = reply.pointer("/error/desc").and_then(Value::as_str) {
+        let changed = Pair::CHANGED_TEXTS.iter().find_map(|[(start, end), (new_start, new_end)]| {
+            let between = text.strip_prefix(start)?.strip_suffix(end)?;
+            // A name, or a sentence of its own.
+            (!start.starts_with("Command") || !between.contains(' ')).then(|| format!("{new_start}{between}{new_end}"))
+        });
+        if let Some(text) = changed {
+            reply["error"]["desc"] = json!(text);
+        }
+    }
+    // It lists a device again for each place where it is mounted; the first of them is its last.
+    if let ("guest-get-fsinfo", Some(all)) = (command, reply["return"].as_array()) {
+        let first = |at: usize| !all[at + 1..].iter().any(|later| later["name"] == all[at]["name"]);
+        reply["return"] = (0..all.len()).filter(|at| first(*at)).map(|at| all[at].clone()).collect();
+    }
+    reply
+}
+
+/// Whether two replies agree.
+fn same(command: &str, theirs: &Value, ours: &Value) -> bool {
+    match (command, theirs["return"].as_i64(), ours["return"].as_i64()) {
+        ("guest-get-time", Some(theirs), Some(ours)) => theirs.abs_diff(ours) < 3_000_000_000,
+        _ => equal(&comparable(command, theirs), &comparable(command, ours)),
+    }
+}
+
+/// A reply without what differs between two agents that are asked one after the other.
+fn comparable(command: &str, reply: &Value) -> Value {
+    let mut reply = reply.clone();
+    let Some(value) = reply.get_mut("return") else {
+        return reply;
+    };
+    match command {
+        "guest-exec" if value.get("pid").is_some_and(Value::is_i64) => value["pid"] = json!("a process"),
+        "guest-network-get-interfaces" => {
+            for interface in value.as_array_mut().into_iter().flatten() {
+                for counter in interface["statistics"].as_object_mut().into_iter().flatten() {
+                    *counter.1 = json!("a number");
+                }
+            }
+        }
+        "guest-get-fsinfo" => {
+            for filesystem in value.as_array_mut().into_iter().flatten() {
+                // Since 9.1.
+                filesystem.as_object_mut().map(|members| members.shift_remove("total-bytes-privileged"));
+            }
+        }
+        _ => {}
+    }
+    reply
+}
+
+/// Equal as JSON, numbers by value.
+fn equal(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(x), Value::Number(y)) => x == y || (x.is_f64() || y.is_f64()) && x.as_f64() == y.as_f64(),
+        (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(x, y)| equal(x, y)),
+        (Value::Object(x), Value::Object(y)) => {
+            x.len() == y.len() && x.iter().all(|(key, x)| y.get(key).is_some_and(|y| equal(x, y)))
+        }
+        _ => a == b,
+    }
+}
+
+/// The version of the reference, for messages.
+pub fn version() -> Result<String> {
+    let output = Command::new(paths::reference_agent()?).arg("--version").output()?;
+    ensure!(output.status.success(), "qemu-ga --version failed");
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}

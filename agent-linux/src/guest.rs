@@ -12,6 +12,7 @@ use agent_core::guest::{Guest, Job};
 use job::Jobs;
 use network::Buffers;
 
+use crate::state::State;
 use crate::sys::Strings;
 
 /// The guest this process runs in.
@@ -22,14 +23,17 @@ pub struct LinuxGuest {
     last_suspend: Job,
     /// The variables that the agent was started with.
     environment: Strings<'static>,
+    /// What outlives the agent.
+    pub state: State,
     /// Where `/sys`, `/proc` and `/usr` are.
     root: &'static CStr,
 }
 
 impl LinuxGuest {
-    /// A guest that uses this memory, and an agent with these variables.
-    pub fn new(buffers: &'static mut Buffers, environment: Strings<'static>) -> Self {
-        Self { buffers, jobs: Jobs::default(), last_suspend: Job(0), environment, root: c"/" }
+    /// A guest that uses this memory, and an agent with these variables and its state in this folder.
+    pub fn new(buffers: &'static mut Buffers, environment: Strings<'static>, state_dir: &'static CStr) -> Self {
+        let state = State::new(state_dir);
+        Self { buffers, jobs: Jobs::default(), last_suspend: Job(0), environment, state, root: c"/" }
     }
 
     /// The value of a variable of the agent's.

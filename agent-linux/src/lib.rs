@@ -27,6 +27,7 @@ pub mod guest;
 pub mod log;
 pub mod memory;
 mod spool;
+pub mod state;
 pub mod sys;
 #[cfg(test)]
 mod testing;
@@ -85,7 +86,10 @@ fn serve(
         }
         let _ = channels.push(channel);
     }
-    let mut agent = Agent::new(LinuxGuest::new(&mut memory.network, environment));
+    let mut agent = Agent::new(LinuxGuest::new(&mut memory.network, environment, options.state_dir));
+    if cfg!(feature = "files") {
+        agent.guest.state.prepare();
+    }
     match event_loop::run(&mut agent, channels) {
         Ok(()) => 0,
         Err((what, error)) => failed(what, error),

@@ -554,7 +554,7 @@ mod tests {
 
     fn guest(root: &'static CStr) -> LinuxGuest {
         let buffers = std::boxed::Box::new(super::super::Buffers::ZERO);
-        let mut guest = LinuxGuest::new(std::boxed::Box::leak(buffers), crate::sys::Strings::NONE);
+        let mut guest = LinuxGuest::new(std::boxed::Box::leak(buffers), crate::sys::Strings::NONE, c"/nowhere");
         guest.root = root;
         guest
     }

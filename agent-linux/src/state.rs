@@ -1,0 +1,247 @@
+//! What outlives the agent: the number of the next file handle, in the file and the form of qemu-ga(8), so that one
+//! agent continues where the other ended.
+//!
+//! A state that cannot be kept is a warning and no end: then numbers come from a clock, which gives none twice before
+//! the guest starts anew.
+
+use core::ffi::CStr;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fchmod, mkdirat, renameat, unlinkat};
+use rustix::io::{Errno, read, write};
+
+use crate::log::{reason, say};
+use crate::sys;
+
+/// The file, and the one that takes its place when it is complete.
+const FILE: &CStr = c"qga.state";
+const NEW_FILE: &CStr = c"qga.state.new";
+
+/// Its text, before and behind the number (a GKeyFile, as qemu-ga writes it).
+const GROUP: &[u8] = b"[global]\n";
+const KEY: &[u8] = b"fd_counter=";
+
+/// The first handle ever.
+const FIRST: u64 = 1000;
+
+/// Bytes of the longest path whose missing folders are made.
+const PATH: usize = 256;
+
+/// The state of the agent.
+pub struct State {
+    folder: &'static CStr,
+    /// The next handle; 0 before it was read.
+    next: u64,
+    warned: bool,
+}
+
+impl State {
+    /// The state in this folder. Nothing is read before it is needed.
+    pub const fn new(folder: &'static CStr) -> Self {
+        Self { folder, next: 0, warned: false }
+    }
+
+    /// Makes the folder, if it is missing, and warns if nothing can be kept there.
+    pub fn prepare(&mut self) {
+        let mut path = [0; PATH];
+        for (at, byte) in self.folder.to_bytes_with_nul().iter().enumerate() {
+            if matches!(byte, b'/' | 0) && at > 0 {
+                let _ = mkdirat(CWD, text(&path), Mode::from_raw_mode(0o755));
+            }
+            match path.get_mut(at) {
+                Some(place) if at < PATH - 1 => *place = *byte,
+                _ => break,
+            }
+        }
+        if let Err(error) = accessat(CWD, self.folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::empty()) {
+            self.warn(error);
+        }
+    }
+
+    /// A number for a file handle, which no other has or had.
+    #[inline(never)]
+    pub fn take_handle(&mut self) -> u64 {
+        if self.next == 0 {
+            self.next = self.read();
+        }
+        let mut handle = self.next;
+        if let Err(error) = self.write(handle.wrapping_add(1)) {
+            self.warn(error);
+            handle = handle.max(sys::monotonic_ms());
+        }
+        self.next = handle.wrapping_add(1);
+        handle
+    }
+
+    /// The folder, as a place to open files at.
+    pub fn folder(&self) -> Result<OwnedFd, Errno> {
+        sys::open(CWD, self.folder, OFlags::PATH | OFlags::DIRECTORY)
+    }
+
+    fn read(&self) -> u64 {
+        let mut text = [0; 256];
+        let opened = self
+            .folder()
+            .and_then(|folder| sys::open(folder.as_fd(), FILE, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK));
+        let length = match opened {
+            Ok(file) => read(&file, &mut text).unwrap_or(0),
+            Err(Errno::NOENT) => return FIRST,
+            Err(_) => 0,
+        };
+        // In a file of others there may be anything; then no number in it can be trusted to be new.
+        number(text.get(..length).unwrap_or_default()).unwrap_or_else(|| FIRST.max(sys::monotonic_ms()))
+    }
+
+    /// The file is complete at any time.
+    fn write(&self, next: u64) -> Result<(), Errno> {
+        let mut text = [0; 64];
+        let mut length = 0usize;
+        let mut digits = [0; 20];
+        let mut rest = next;
+        for place in digits.iter_mut().rev() {
+            *place = b'0' | (rest % 10).to_le_bytes()[0];
+            rest /= 10;
+        }
+        let digits = digits.iter().skip_while(|digit| **digit == b'0');
+        for (place, byte) in text.iter_mut().zip(GROUP.iter().chain(KEY).chain(digits).chain(b"\n")) {
+            *place = *byte;
+            length = length.wrapping_add(1);
+        }
+
+        let folder = self.folder()?;
+        let _ = unlinkat(&folder, NEW_FILE, AtFlags::empty());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let file = sys::open(folder.as_fd(), NEW_FILE, flags)?;
+        fchmod(&file, Mode::from_raw_mode(0o600))?;
+        if write(&file, text.get(..length).unwrap_or_default())? != length {
+            return Err(Errno::NOSPC);
+        }
+        renameat(&folder, NEW_FILE, &folder, FILE)
+    }
+
+    fn warn(&mut self, error: Errno) {
+        if !self.warned {
+            say(b"nothing can be kept in '%': %", &[self.folder.to_bytes(), reason(sys::errno(error))]);
+            self.warned = true;
+        }
+    }
+}
+
+/// The text up to the first NUL.
+fn text(bytes: &[u8]) -> &CStr {
+    CStr::from_bytes_until_nul(bytes).unwrap_or_default()
+}
+
+/// The number in the text of the file, if it can be one of the next handle.
+fn number(text: &[u8]) -> Option<u64> {
+    let digits = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(KEY))?;
+    let mut number = 0u64;
+    for byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 || number > u64::MAX / 64 {
+            return None;
+        }
+        number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
+    }
+    (number > 0).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::{Path, PathBuf};
+    use std::{format, fs};
+
+    use super::*;
+
+    /// A folder of its own for a test, removed at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let path = std::env::temp_dir().join(format!("nanoga-state-{}-{name}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Folder(path)
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0.join("qga.state")
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn state(path: &Path) -> State {
+        let path = CString::new(path.to_str().unwrap()).unwrap();
+        State::new(std::boxed::Box::leak(path.into_boxed_c_str()))
+    }
+
+    #[test]
+    fn handles_start_at_1000_and_go_on_after_a_restart() {
+        let folder = Folder::new("restart");
+        let mut first = state(&folder.0);
+        assert_eq!([first.take_handle(), first.take_handle()], [1000, 1001]);
+        assert_eq!(fs::read_to_string(folder.file()).unwrap(), "[global]\nfd_counter=1002\n");
+        assert_eq!(fs::metadata(folder.file()).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1, "nothing else is left behind");
+        assert_eq!(state(&folder.0).take_handle(), 1002);
+    }
+
+    #[test]
+    fn what_is_left_of_an_interrupted_write_is_in_nobodys_way() {
+        let folder = Folder::new("interrupted");
+        fs::write(folder.0.join("qga.state.new"), "[glo").unwrap();
+        assert_eq!(state(&folder.0).take_handle(), 1000);
+        assert_eq!(fs::read_to_string(folder.file()).unwrap(), "[global]\nfd_counter=1001\n");
+    }
+
+    #[test]
+    fn a_file_that_says_no_number_leads_to_one_of_the_clock() {
+        let folder = Folder::new("damaged");
+        for text in
+            ["", "[global]\n", "fd_counter=x", "fd_counter=", "fd_counter=-5", "fd_counter=99999999999999999999"]
+        {
+            fs::write(folder.file(), text).unwrap();
+            let before = sys::monotonic_ms();
+            assert!(state(&folder.0).take_handle() >= before.max(1000), "{text}");
+            assert_ne!(fs::read_to_string(folder.file()).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_not_followed() {
+        let folder = Folder::new("link");
+        let precious = folder.0.join("precious");
+        fs::write(&precious, "[global]\nfd_counter=5\n").unwrap();
+        symlink(&precious, folder.file()).unwrap();
+        symlink(&precious, folder.0.join("qga.state.new")).unwrap();
+        assert!(state(&folder.0).take_handle() >= 1000);
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "[global]\nfd_counter=5\n");
+        assert!(!fs::symlink_metadata(folder.file()).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn without_a_folder_no_number_is_given_twice_either() {
+        let mut nowhere = state(Path::new("/proc/nowhere"));
+        let before = sys::monotonic_ms();
+        let (first, second) = (nowhere.take_handle(), nowhere.take_handle());
+        assert!(first >= before && second > first, "{before} {first} {second}");
+    }
+
+    #[test]
+    fn a_missing_folder_is_made_with_those_above_it() {
+        let folder = Folder::new("missing");
+        let deep = folder.0.join("a/b/c");
+        let mut state = state(&deep);
+        state.prepare();
+        assert!(deep.is_dir());
+        state.prepare();
+        assert_eq!(state.take_handle(), 1000);
+        assert!(!state.warned);
+    }
+}

@@ -10,7 +10,7 @@
 //! 2. [`frame`]: finds where a request ends and what is damaged about it, a byte at a time; 0xFF resets it.
 //! 3. [`request`]: reads a complete request in place: its members, its arguments by name, its `id`.
 //! 4. [`agent`]: one [`Agent`] a guest. Checks a request in the order the protocol wants and runs its command.
-//! 5. [`commands`]: the table, and the commands by domain. [`schema`] has the types that they answer with.
+//! 5. [`commands`]: the table, and the commands by domain.
 //! 6. [`reply`]: writes the answer; nothing leaves before it is complete.
 //! 7. [`error`]: everything that can be wrong, and the English for it.
 //!
@@ -30,7 +30,6 @@ pub mod limits;
 mod number;
 pub mod reply;
 pub mod request;
-pub mod schema;
 pub mod session;
 mod text;
 

@@ -1,7 +1,5 @@
 //! Numbers as JSON writes them (RFC 8259 section 6), without ever making a float of one.
 
-use core::cmp::Ordering;
-
 use crate::error::Fault;
 
 /// The first digits of 2^1024 − 2^970, from where on a number rounds to infinity, and the exponent of the first.
@@ -20,12 +18,18 @@ const SIGN: u8 = 7;
 const EXP: u8 = 8;
 const BAD: u8 = 9;
 
-/// What a byte makes of a part: a row for `-`, `+`, `.`, `e`, `0` and the other digits.
-const NEXT: [[u8; 9]; 6] = [
+/// The bytes of a number.
+const BYTES: &[u8; 15] = b"-+.eE0123456789";
+/// The digits from here on are all alike.
+const OTHER_DIGITS: usize = 6;
+
+/// What a byte makes of a part: a row for each of [`BYTES`], but one for all other digits.
+const NEXT: [[u8; 9]; 7] = [
     // START, MINUS, ZERO, INT, POINT, FRAC, E, SIGN, EXP
     [MINUS, BAD, BAD, BAD, BAD, BAD, SIGN, BAD, BAD],
     [BAD, BAD, BAD, BAD, BAD, BAD, SIGN, BAD, BAD],
     [BAD, BAD, POINT, POINT, BAD, BAD, BAD, BAD, BAD],
+    [BAD, BAD, E, E, BAD, E, BAD, BAD, BAD],
     [BAD, BAD, E, E, BAD, E, BAD, BAD, BAD],
     [ZERO, ZERO, BAD, INT, FRAC, FRAC, EXP, EXP, EXP],
     [INT, INT, BAD, INT, FRAC, FRAC, EXP, EXP, EXP],
@@ -35,55 +39,56 @@ const NEXT: [[u8; 9]; 6] = [
 #[inline(never)]
 pub(crate) fn check(word: &[u8]) -> Result<(), Fault> {
     let mut part = START;
-    // Digits from the first that is not zero on, and how they compare with those of the bound.
-    let mut significant = 0usize;
-    let mut order = Ordering::Equal;
-    // The exponent of the first of them: as it stands, and as it is written behind `e`.
-    let mut places = -1i32;
-    let mut exponent = 0i32;
-    let mut negative = false;
     for byte in word {
-        let row = match byte {
-            b'-' => 0,
-            b'+' => 1,
-            b'.' => 2,
-            b'e' | b'E' => 3,
-            b'0' => 4,
-            b'1'..=b'9' => 5,
-            _ => return Err(Fault::Stray),
-        };
-        part = NEXT.get(row).and_then(|row: &[u8; 9]| row.get(usize::from(part))).copied().unwrap_or(BAD);
-        match part {
-            SIGN => negative = *byte == b'-',
-            EXP => {
-                let digit = i32::from(byte & 0xF);
-                exponent = exponent.wrapping_mul(10).wrapping_add(digit).min(1_000_000);
-            }
-            ZERO | INT | FRAC => {
-                if *byte != b'0' || significant > 0 {
-                    if let (Ordering::Equal, Some(bound)) = (order, BOUND.get(significant)) {
-                        order = byte.cmp(bound);
+        let row = BYTES.iter().position(|known| known == byte).and_then(|row| NEXT.get(row.min(OTHER_DIGITS)));
+        part = row.and_then(|row| row.get(usize::from(part))).copied().unwrap_or(BAD);
+    }
+    match part {
+        ZERO | INT | FRAC | EXP if is_infinite(word) => Err(Fault::NumberRange),
+        ZERO | INT | FRAC | EXP => Ok(()),
+        _ => Err(Fault::Stray),
+    }
+}
+
+/// Is this number so large that a double would be infinite?
+#[inline(never)]
+fn is_infinite(number: &[u8]) -> bool {
+    // Digits from the first that is not zero on, and the exponent of that one.
+    let mut digits = 0usize;
+    let mut first = [b'0'; BOUND.len()];
+    let mut exponent = -1i32;
+    let mut fraction = false;
+    let mut bytes = number.iter();
+    for byte in &mut bytes {
+        match byte {
+            b'-' => continue,
+            b'.' => fraction = true,
+            b'e' | b'E' => break,
+            _ => {
+                if digits > 0 || *byte != b'0' {
+                    if let Some(place) = first.get_mut(digits) {
+                        *place = *byte;
                     }
-                    significant = significant.wrapping_add(1);
-                }
-                if part == INT {
-                    places = places.wrapping_add(1);
-                } else if significant == 0 && part == FRAC {
-                    places = places.wrapping_sub(1);
+                    digits = digits.wrapping_add(1);
+                    exponent = exponent.wrapping_add(i32::from(!fraction));
+                } else {
+                    exponent = exponent.wrapping_sub(i32::from(fraction));
                 }
             }
-            _ => {}
         }
     }
-    if !matches!(part, ZERO | INT | FRAC | EXP) {
-        return Err(Fault::Stray);
+    // As it is written behind `e`.
+    let mut written = 0i32;
+    let mut negative = false;
+    for byte in bytes {
+        match byte {
+            b'-' => negative = true,
+            b'+' => {}
+            _ => written = written.wrapping_mul(10).wrapping_add(i32::from(byte & 0xF)).min(1_000_000),
+        }
     }
-    let first = places.wrapping_add(if negative { exponent.wrapping_neg() } else { exponent });
-    let reaches_bound = order == Ordering::Greater || order == Ordering::Equal && significant >= BOUND.len();
-    if significant > 0 && (first > BOUND_EXPONENT || first == BOUND_EXPONENT && reaches_bound) {
-        return Err(Fault::NumberRange);
-    }
-    Ok(())
+    exponent = exponent.wrapping_add(if negative { written.wrapping_neg() } else { written });
+    digits > 0 && (exponent > BOUND_EXPONENT || exponent == BOUND_EXPONENT && first >= *BOUND)
 }
 
 /// A signed 64-bit integer: no fraction, no exponent.

@@ -1,4 +1,4 @@
-//! Writes replies: objects, lists, strings, numbers, and leaf types by serde.
+//! Writes replies: objects, lists, strings and numbers, the latter by serde-json-core.
 //!
 //! Replies grow in a buffer, and what does not fit goes to the spool. Nothing leaves before its reply is complete,
 //! so an error on the way rewinds to a proper error reply and no half reply is ever on the wire.
@@ -7,7 +7,6 @@
 //! whole reply becomes an error: commands need not look.
 
 use embedded_io::{Read, Seek, SeekFrom, Write};
-use serde::Serialize;
 
 use crate::error::{Error, Fault, errno_text};
 use crate::guest::Errno;
@@ -161,6 +160,27 @@ impl Reply<'_> {
         self.comma = false;
     }
 
+    /// A member that is a string; see [`Reply::string`].
+    #[inline(never)]
+    pub fn string_member(&mut self, name: &'static str, bytes: &[u8]) {
+        self.key(name);
+        self.string(bytes);
+    }
+
+    /// A member that is an unsigned number.
+    #[inline(never)]
+    pub fn number_member(&mut self, name: &'static str, value: u64) {
+        self.key(name);
+        self.unsigned(value);
+    }
+
+    /// A member that is `true` or `false`.
+    #[inline(never)]
+    pub fn boolean_member(&mut self, name: &'static str, value: bool) {
+        self.key(name);
+        self.boolean(value);
+    }
+
     #[inline(never)]
     fn open(&mut self, bracket: u8) {
         self.separate();
@@ -193,6 +213,12 @@ impl Reply<'_> {
         self.part_number(value.unsigned_abs());
     }
 
+    /// An unsigned number.
+    pub fn unsigned(&mut self, value: u64) {
+        self.separate();
+        self.part_number(value);
+    }
+
     /// `true` or `false`.
     pub fn boolean(&mut self, value: bool) {
         self.separate();
@@ -205,22 +231,6 @@ impl Reply<'_> {
         self.open_string();
         self.part_escaped(bytes);
         self.close_string();
-    }
-
-    /// A small value of bounded size, as serde writes it.
-    pub fn leaf<T: Serialize>(&mut self, value: &T) {
-        self.separate();
-        for _ in 0..2 {
-            let free = self.buffer.get_mut(self.outbox.len..).unwrap_or_default();
-            if let Ok(bytes) = serde_json_core::to_slice(value, free) {
-                self.outbox.len = self.outbox.len.wrapping_add(bytes);
-                return;
-            }
-            if !self.flush() {
-                return;
-            }
-        }
-        self.failed = true;
     }
 
     /// A value of a frame, as JSON of the strict kind.
@@ -256,18 +266,12 @@ impl Reply<'_> {
     }
 
     /// A part of a string: a number.
-    pub fn part_number(&mut self, mut value: u64) {
+    #[inline(never)]
+    pub fn part_number(&mut self, value: u64) {
+        // As many digits as the largest has: they fit.
         let mut digits = [0u8; 20];
-        let mut at = digits.len();
-        for digit in digits.iter_mut().rev() {
-            *digit = b'0' | (value % 10).to_le_bytes()[0];
-            at = at.wrapping_sub(1);
-            value /= 10;
-            if value == 0 {
-                break;
-            }
-        }
-        self.part(digits.get(at..).unwrap_or_default());
+        let len = serde_json_core::to_slice(&value, &mut digits).unwrap_or(0);
+        self.part(digits.get(..len).unwrap_or_default());
     }
 
     /// A part of a string: a number in hexadecimal, in at least so many digits, whose letters begin with `a`.
@@ -349,8 +353,7 @@ impl Reply<'_> {
         self.open_object();
         self.key("error");
         self.open_object();
-        self.key("class");
-        self.string(error.class().as_bytes());
+        self.string_member("class", error.class().as_bytes());
         self.key("desc");
         self.open_string();
         self.sentence(&error);

@@ -25,42 +25,51 @@ pub struct Request<'f> {
     pub error: Option<Error<'f>>,
 }
 
+/// The members that there are.
+const MEMBERS: [&[u8]; 3] = [b"execute", b"arguments", b"id"];
+
 impl<'f> Request<'f> {
     /// Finds the members of a request.
-    #[inline(never)]
     pub fn read(frame: &'f [u8]) -> Self {
         let mut request = Request { error: check_keys(frame), ..Request::default() };
-        if request.error.is_some() {
-            return request;
+        if request.error.is_none() {
+            request.take_members(frame);
         }
+        request
+    }
+
+    #[inline(never)]
+    fn take_members(&mut self, frame: &'f [u8]) {
         if frame.first() != Some(&b'{') {
-            request.error = Some(Fault::NotAnObject.plain());
+            self.refuse(Fault::NotAnObject, &[]);
         }
         for (name, value) in members(frame) {
             let kind = value.first();
-            let fault = if name == b"execute" {
-                request.execute = Some(split_string(value).0);
-                if kind == Some(&b'"') {
-                    continue;
+            match MEMBERS.iter().position(|member| *member == name) {
+                Some(0) => {
+                    self.execute = Some(split_string(value).0);
+                    if kind != Some(&b'"') {
+                        self.refuse(Fault::ExecuteNotString, name);
+                    }
                 }
-                Fault::ExecuteNotString
-            } else if name == b"arguments" {
-                request.arguments = value;
-                if kind == Some(&b'{') {
-                    continue;
+                Some(1) => {
+                    self.arguments = value;
+                    if kind != Some(&b'{') {
+                        self.refuse(Fault::ArgumentsNotObject, name);
+                    }
                 }
-                Fault::ArgumentsNotObject
-            } else if name == b"id" {
-                request.id = Some(value);
-                continue;
-            } else {
-                Fault::UnexpectedMember
-            };
-            if request.error.is_none() {
-                request.error = Some(fault.of(name));
+                Some(_) => self.id = Some(value),
+                None => self.refuse(Fault::UnexpectedMember, name),
             }
         }
-        request
+    }
+
+    /// Notes what is wrong, if it is the first thing.
+    #[inline(never)]
+    fn refuse(&mut self, fault: Fault, name: &'f [u8]) {
+        if self.error.is_none() {
+            self.error = Some(fault.of(name));
+        }
     }
 }
 

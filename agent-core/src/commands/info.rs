@@ -13,18 +13,14 @@ pub(super) fn info<G: Guest + 'static>(call: &mut Call<'_, G>) -> Result<()> {
     let frozen = call.guest.is_frozen();
     let reply = &mut call.reply;
     reply.open_object();
-    reply.key("version");
-    reply.string(VERSION.as_bytes());
+    reply.string_member("version", VERSION.as_bytes());
     reply.key("supported_commands");
     reply.open_list();
     for (row, command) in Command::<G>::TABLE.iter().enumerate() {
         reply.open_object();
-        reply.key("name");
-        reply.string(command.name.as_bytes());
-        reply.key("enabled");
-        reply.boolean(call.permissions.allows(row) && (command.while_frozen || !frozen));
-        reply.key("success-response");
-        reply.boolean(command.answers);
+        reply.string_member("name", command.name.as_bytes());
+        reply.boolean_member("enabled", call.permissions.allows(row) && (command.while_frozen || !frozen));
+        reply.boolean_member("success-response", command.answers);
         reply.close_object();
     }
     reply.close_list();

@@ -6,7 +6,6 @@ use super::{Call, Failed, Result};
 use crate::error::Fault;
 use crate::guest::{Address, Event, Guest, Link, Statistics};
 use crate::reply::Reply;
-use crate::schema::NetworkInterfaceStat;
 
 /// `guest-network-get-interfaces`: `{}` → `[GuestNetworkInterface]`
 ///
@@ -15,7 +14,7 @@ use crate::schema::NetworkInterfaceStat;
 pub(super) fn interfaces<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     call.no_more_arguments()?;
 
-    let mut list = Interfaces { reply: &mut call.reply, open: Open::None };
+    let mut list = Interfaces { reply: &mut call.reply, open: Open::None, statistics: None };
     list.reply.open_list();
     let walked = call.guest.interfaces(&mut |event| list.event(event));
     list.close();
@@ -30,13 +29,16 @@ pub(super) fn interfaces<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
 struct Interfaces<'r, 'o> {
     reply: &'r mut Reply<'o>,
     open: Open,
+    /// Those of the open interface are written behind its addresses.
+    statistics: Option<Statistics>,
 }
 
-/// What is open of it: an interface, and in that the list of its addresses. Its statistics are still to be written.
+/// What is open of it: an interface, and in that the list of its addresses.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Open {
     None,
-    Link(Option<Statistics>),
-    Addresses(Option<Statistics>),
+    Link,
+    Addresses,
 }
 
 impl Interfaces<'_, '_> {
@@ -56,10 +58,10 @@ impl Interfaces<'_, '_> {
     #[inline(never)]
     fn link(&mut self, link: &Link<'_>) {
         self.close();
-        self.open = Open::Link(link.statistics);
+        self.open = Open::Link;
+        self.statistics = link.statistics;
         self.reply.open_object();
-        self.reply.key("name");
-        self.reply.string(link.name);
+        self.reply.string_member("name", link.name);
         self.reply.key("hardware-address");
         self.reply.open_string();
         let mut separator = &b""[..];
@@ -73,8 +75,8 @@ impl Interfaces<'_, '_> {
 
     #[inline(never)]
     fn address(&mut self, address: &Address) {
-        if let Open::Link(statistics) = self.open {
-            self.open = Open::Addresses(statistics);
+        if self.open == Open::Link {
+            self.open = Open::Addresses;
             self.reply.key("ip-addresses");
             self.reply.open_list();
         }
@@ -92,30 +94,42 @@ impl Interfaces<'_, '_> {
             }
         };
         self.reply.close_string();
-        self.reply.key("ip-address-type");
-        self.reply.string(family.as_bytes());
-        self.reply.key("prefix");
-        self.reply.integer(i64::from(address.prefix));
+        self.reply.string_member("ip-address-type", family.as_bytes());
+        self.reply.number_member("prefix", u64::from(address.prefix));
         self.reply.close_object();
     }
 
     /// Writes the rest of the open interface.
     #[inline(never)]
     fn close(&mut self) {
-        match self.open {
-            Open::None => return,
-            Open::Link(_) => {}
-            Open::Addresses(statistics) => {
-                self.reply.close_list();
-                if let Some(statistics) = statistics {
-                    self.reply.key("statistics");
-                    self.reply.leaf(&NetworkInterfaceStat(statistics));
-                }
+        if self.open == Open::None {
+            return;
+        }
+        if self.open == Open::Addresses {
+            self.reply.close_list();
+            if let Some(statistics) = &self.statistics {
+                write_statistics(self.reply, statistics);
             }
         }
         self.reply.close_object();
         self.open = Open::None;
     }
+}
+
+/// `GuestNetworkInterfaceStat`
+#[inline(never)]
+fn write_statistics(reply: &mut Reply<'_>, of: &Statistics) {
+    reply.key("statistics");
+    reply.open_object();
+    reply.number_member("rx-bytes", of.rx_bytes);
+    reply.number_member("rx-packets", of.rx_packets);
+    reply.number_member("rx-errs", of.rx_errs);
+    reply.number_member("rx-dropped", of.rx_dropped);
+    reply.number_member("tx-bytes", of.tx_bytes);
+    reply.number_member("tx-packets", of.tx_packets);
+    reply.number_member("tx-errs", of.tx_errs);
+    reply.number_member("tx-dropped", of.tx_dropped);
+    reply.close_object();
 }
 
 fn ipv4(reply: &mut Reply<'_>, ip: Ipv4Addr) {

@@ -14,39 +14,35 @@ use crate::qemu::{Machine, Qemu};
 /// How long a boot may take under emulation on a busy machine.
 const BOOT: Duration = Duration::from_secs(60);
 
-/// A guest whose init is done.
-pub struct Guest {
-    qemu: Qemu,
-    shell: Client,
+/// A shell in a guest, on a virtio-serial device of its own.
+pub struct Shell {
+    client: Client,
     commands: u32,
 }
 
-impl Guest {
-    /// Boots a machine and waits for its shell.
-    pub fn boot(machine: &Machine) -> Result<Guest> {
-        let mut guest = Guest::start(machine)?;
-        guest.shell.patience = BOOT;
-        let line = guest.shell.line().with_context(|| guest.qemu.logs())?;
-        ensure!(line == b"guest: ready", "{}", String::from_utf8_lossy(&line));
-        guest.shell.patience = Duration::from_secs(30);
-        Ok(guest)
+impl Shell {
+    /// Takes over the connection to that device.
+    pub fn new(client: Client) -> Shell {
+        Shell { client, commands: 0 }
     }
 
-    /// Starts a machine that will not say when it is ready, because a sleeping one takes over.
-    pub fn start(machine: &Machine) -> Result<Guest> {
-        let qemu = Qemu::start(machine)?;
-        let shell = qemu.connect("shell")?;
-        Ok(Guest { qemu, shell, commands: 0 })
+    /// Waits until the guest has come up.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        self.client.patience = BOOT;
+        let line = self.client.line()?;
+        ensure!(line == b"guest: ready", "{}", String::from_utf8_lossy(&line));
+        self.client.patience = Duration::from_secs(30);
+        Ok(())
     }
 
     /// Runs a shell command in the guest and returns what it wrote; fails when it fails.
     pub fn sh(&mut self, command: &str) -> Result<String> {
         self.commands += 1;
         let mark = format!("end of command {}:", self.commands);
-        self.shell.send(format!("{{ {command}\n}} 2>&1; echo \"{mark} $?\"\n"))?;
+        self.client.send(format!("{{ {command}\n}} 2>&1; echo \"{mark} $?\"\n"))?;
         let mut output = String::new();
         loop {
-            let line = self.shell.line().with_context(|| format!("running {command:?}: {output}"))?;
+            let line = self.client.line().with_context(|| format!("running {command:?}: {output}"))?;
             let line = String::from_utf8_lossy(&line).into_owned();
             if let Some((rest, status)) = line.split_once(&mark) {
                 output += rest;
@@ -63,6 +59,38 @@ impl Guest {
         let start = format!("nanoga -t /tmp {args} </dev/null >>/tmp/nanoga.log 2>&1 & echo $!");
         let pid = self.sh(&start)?;
         pid.trim().parse().with_context(|| format!("no process id: {pid}"))
+    }
+}
+
+/// A guest whose init is done.
+pub struct Guest {
+    qemu: Qemu,
+    shell: Shell,
+}
+
+impl Guest {
+    /// Boots a machine and waits for its shell.
+    pub fn boot(machine: &Machine) -> Result<Guest> {
+        let mut guest = Guest::start(machine)?;
+        guest.shell.wait_ready().with_context(|| guest.qemu.logs())?;
+        Ok(guest)
+    }
+
+    /// Starts a machine that will not say when it is ready, because a sleeping one takes over.
+    pub fn start(machine: &Machine) -> Result<Guest> {
+        let qemu = Qemu::start(machine)?;
+        let shell = Shell::new(qemu.connect("shell")?);
+        Ok(Guest { qemu, shell })
+    }
+
+    /// Runs a shell command in the guest and returns what it wrote; fails when it fails.
+    pub fn sh(&mut self, command: &str) -> Result<String> {
+        self.shell.sh(command)
+    }
+
+    /// Starts the agent with these arguments and returns its process id. Its log is `/tmp/nanoga.log`.
+    pub fn start_agent(&mut self, args: &str) -> Result<i32> {
+        self.shell.start_agent(args)
     }
 
     /// Boots, starts the agent with these arguments and waits until it answers on its virtio-serial port.

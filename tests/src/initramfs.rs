@@ -1,5 +1,4 @@
-//! The image a guest boots: busybox, the kernel modules it needs, the agent, and an init that hands a shell to the
-//! test. What differs between guests is done by the test, through that shell; only modules and programs that few guests
+//! The image a guest boots: busybox and its init, the kernel modules it needs, the agent, and a shell for the test. What differs between guests is done by the test, through that shell; only modules and programs that few guests
 //! need are [`Extras`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,22 +15,31 @@ use crate::paths::{self, Kernel};
 /// The drivers a guest needs; the modules they depend on come with them.
 const MODULES: &[&str] = &["virtio_pci", "virtio_mmio", "virtio_console", "virtio_net", "virtio_blk"];
 
-/// Makes the device and kernel file systems, loads the modules, and serves a shell on a virtio-serial device of its own.
-/// The shell finds the name of the agent's port (`vport0p1`, as the drivers happen to number them) in `$port`.
-/// With `resume` on the kernel's command line, an image on the disk's swap takes over first.
-const INIT: &str = r#"#!/bin/sh
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+/// Busybox's init is the first process: it knows how to power off. It prepares the guest, then serves the shell.
+const INITTAB: &str = "::sysinit:/etc/prepare\n::once:/etc/shell\n::restart:/sbin/init\n";
+
+/// Makes the device and kernel file systems and loads the modules. With `resume` on the kernel's command line, an image
+/// on the disk's swap takes over.
+const PREPARE: &str = r#"#!/bin/sh
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs tmpfs /tmp
-while read -r module; do insmod "$module" || echo "init: $module failed"; done </modules/order
+# What comes from here on is for the log of the test.
+exec >/dev/console 2>&1
+while read -r module; do insmod "$module" || echo "prepare: $module failed"; done </modules/order
 if grep -qw resume /proc/cmdline; then
     until [ -e /sys/class/block/vda/dev ]; do sleep 0.05; done
     cat /sys/class/block/vda/dev >/sys/power/resume
-    echo "init: nothing to resume"
+    echo "prepare: nothing to resume"
 fi
 ip link set lo up
+"#;
+
+/// Serves a shell on a virtio-serial device of its own.
+/// It finds the name of the agent's port (`vport0p1`, as the drivers happen to number them) in `$port`.
+const SHELL: &str = r#"#!/bin/sh
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 named() {
     until name=$(grep -lx "$1" /sys/class/virtio-ports/*/name); do sleep 0.05; done
     name=${name%/name}
@@ -59,13 +67,18 @@ pub struct Extras {
 pub fn write(path: &Path, extras: &Extras) -> Result<Kernel> {
     let kernel = if extras.generic_kernel { Kernel::find_generic()? } else { Kernel::find()? };
     let mut image = Image::default();
-    for dir in ["bin", "sbin", "proc", "sys", "dev", "tmp", "run", "modules"] {
+    for dir in ["bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "run", "modules"] {
         image.dir(dir);
     }
     for dir in ["usr", "usr/bin", "usr/sbin", "usr/local", "usr/local/bin", "usr/local/sbin"] {
         image.dir(dir);
     }
-    image.file("init", 0o755, INIT.into());
+    image.device("dev/console", 5, 1);
+    image.device("dev/null", 1, 3);
+    image.link("init", "/bin/busybox");
+    image.file("etc/inittab", 0o644, INITTAB.into());
+    image.file("etc/prepare", 0o755, PREPARE.into());
+    image.file("etc/shell", 0o755, SHELL.into());
     let busybox = paths::busybox()?;
     for applet in applets(&busybox)? {
         image.link(&applet, "/bin/busybox");
@@ -200,6 +213,12 @@ impl Image {
         self.add(name, 0o100_000 | mode, &bytes);
     }
 
+    fn device(&mut self, name: &str, major: u32, minor: u32) {
+        self.entries += 1;
+        let entry = newc::Builder::new(name).ino(self.entries).mode(0o020_600).rdev_major(major).rdev_minor(minor);
+        self.write(entry, &[]);
+    }
+
     /// A file of this machine at the path it has here.
     fn library(&mut self, path: &Path) -> Result<()> {
         let name = path.strip_prefix("/")?;
@@ -218,6 +237,10 @@ impl Image {
     fn add(&mut self, name: &str, mode: u32, bytes: &[u8]) {
         self.entries += 1;
         let entry = newc::Builder::new(name).ino(self.entries).mode(mode).nlink(1);
+        self.write(entry, bytes);
+    }
+
+    fn write(&mut self, entry: newc::Builder, bytes: &[u8]) {
         let mut writer = entry.write(&mut self.archive, bytes.len() as u32);
         // Into memory: neither can fail.
         std::io::Write::write_all(&mut writer, bytes).expect("memory takes it");

@@ -11,6 +11,7 @@
 //! | [`qmp`] | QEMU's control socket |
 //! | [`qemu`] | the QEMU process: machines, devices, KVM or emulation |
 //! | [`guest`] | a booted guest: a shell in it, the agent in it |
+//! | [`libvirt`] | a libvirt of its own, and a domain |
 //! | [`reference`] | QEMU's own agent beside ours, and what of their replies is compared |
 //!
 //! Nothing here links the agent or its crates: what is tested is the file a user gets.
@@ -20,6 +21,7 @@ pub mod agent;
 pub mod client;
 pub mod guest;
 pub mod initramfs;
+pub mod libvirt;
 pub mod netns;
 pub mod paths;
 pub mod qemu;

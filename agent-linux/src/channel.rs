@@ -15,10 +15,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, read, write};
 
-use crate::cli::{Method, Options, Place};
 use crate::guest::LinuxGuest;
 use crate::log::{reason, say};
 use crate::memory::{self, ChannelMemory, INPUT};
+use crate::options::{Method, Options, Place};
 use crate::spool::Spool;
 use crate::sys;
 

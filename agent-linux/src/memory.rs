@@ -13,6 +13,9 @@ pub const CHANNELS: usize = 4;
 /// Bytes read from a channel at once.
 pub const INPUT: usize = 16 * 1024;
 
+/// Bytes of the configuration file, and one. Beyond: an error at the start.
+pub const CONFIG: usize = 8 * 1024;
+
 /// Bytes of the largest page that a kernel for this processor may have.
 const PAGE: usize = if cfg!(target_arch = "aarch64") { 64 * 1024 } else { 4096 };
 
@@ -41,6 +44,19 @@ impl ChannelMemory {
 }
 
 /// All of it. There is one value, made and lent by `start.rs`.
+pub struct All {
+    /// For the configuration file.
+    pub config: Pages<CONFIG>,
+    /// For the agent at work.
+    pub memory: Memory,
+}
+
+impl All {
+    /// Zeros.
+    pub const ZERO: Self = Self { config: Pages::ZERO, memory: Memory::ZERO };
+}
+
+/// What the agent at work is lent.
 pub struct Memory {
     /// For the walk over the network interfaces.
     pub network: Buffers,

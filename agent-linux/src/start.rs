@@ -7,17 +7,17 @@
 use core::ffi::{c_char, c_int};
 use core::ptr;
 
-use agent_linux::memory::Memory;
-use agent_linux::{Channels, arch, sys};
+use agent_linux::memory::All;
+use agent_linux::{Small, arch, sys};
 
 use crate::panic;
 
 /// The agent's memory. Only [`entry`] names it. Its section lets `nanoga.ld` tell it from small things.
 #[unsafe(link_section = ".bss.pages")]
-static mut MEMORY: Memory = Memory::ZERO;
+static mut MEMORY: All = All::ZERO;
 
-/// The channels; as above.
-static mut CHANNELS: Channels = Channels::new();
+/// What is small; as above.
+static mut SMALL: Small = Small::NONE;
 
 agent_linux::start!(entry);
 
@@ -31,16 +31,16 @@ unsafe extern "C" fn entry(stack: *const usize) -> ! {
     // to them.
     let (arguments, environment) = unsafe { (sys::Strings::new(arguments), sys::Strings::new(environment)) };
     panic::prepare(arguments, environment);
-    let (memory, channels) = (&raw mut MEMORY, &raw mut CHANNELS);
+    let (memory, small) = (&raw mut MEMORY, &raw mut SMALL);
     // SAFETY: nobody else names the two, and this function runs once.
-    let (memory, channels) = unsafe { (&mut *memory, &mut *channels) };
-    sys::exit(agent_linux::run(arguments, environment, memory, channels))
+    let (memory, small) = unsafe { (&mut *memory, &mut *small) };
+    sys::exit(agent_linux::run(arguments, environment, memory, small))
 }
 
 /// `memcpy(3)`, first byte first. The accesses are volatile, or the compiler would make a call of memcpy out of them.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
-    if count > SMALL {
+    if count > ONE_BY_ONE {
         // SAFETY: by the contract of memcpy, which is stricter.
         unsafe { arch::copy_up(to, from, count) };
         return to;
@@ -55,7 +55,7 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut 
 }
 
 /// Bytes that are copied one by one, as `rep movsb` takes longer to start.
-const SMALL: usize = 16;
+const ONE_BY_ONE: usize = 16;
 
 /// `memmove(3)`.
 #[unsafe(no_mangle)]

@@ -1,0 +1,183 @@
+//! The configuration file, in GLib's key file format: groups in brackets, `key=value`, `#` before a comment.
+//!
+//! Only the group `[general]` means something, and in it the options of the table, by their long names.
+
+use core::ffi::CStr;
+
+use rustix::fs::{CWD, OFlags};
+use rustix::io::{Errno, read};
+
+use crate::log::{reason, say};
+use crate::options::{ESCAPES, Error, Name, Options, Value, find};
+use crate::sys;
+
+/// Reads the file. It has to be there only if it is `required`. The options go on pointing into the lent memory, whose
+/// last byte stays zero.
+#[inline(never)]
+pub fn load(path: &'static CStr, required: bool, space: &'static mut [u8], options: &mut Options) -> Result<(), Error> {
+    let read = sys::open(CWD, path, OFlags::RDONLY).and_then(|file| {
+        let mut len = 0usize;
+        loop {
+            let room = space.get_mut(len..).unwrap_or_default();
+            let is_full = room.is_empty();
+            match read(&file, room)? {
+                0 if is_full => return Err(Errno::FBIG),
+                0 => return Ok(len),
+                count => len = len.wrapping_add(count),
+            }
+        }
+    });
+    match read {
+        Ok(len) => parse(space.get_mut(..=len).unwrap_or_default(), options),
+        Err(Errno::NOENT) if !required => Ok(()),
+        Err(error) => Err(Error("cannot read the configuration '%': %", [path.to_bytes(), reason(sys::errno(error))])),
+    }
+}
+
+/// Reads the text, which a zero byte ends.
+#[inline(never)]
+fn parse(text: &'static mut [u8], options: &mut Options) -> Result<(), Error> {
+    let mut rest = text;
+    // Before the first group nothing may stand.
+    let mut is_general = None;
+    while let Some(end) = rest.iter().position(|byte| matches!(byte, b'\n' | 0)) {
+        let line = rest.split_off_mut(..end.wrapping_add(1)).unwrap_or_default();
+        // What ends a line ends its value, as a C string.
+        if let Some(end) = line.last_mut() {
+            *end = 0;
+        }
+        if let [.., end @ b'\r', _] = line {
+            *end = 0;
+        }
+        let mut value = line;
+        let key_end = value.iter().position(|byte| matches!(byte, b'=' | 0)).unwrap_or(0);
+        let key: &'static [u8] = value.split_off_mut(..key_end).unwrap_or_default().trim_ascii();
+        if matches!(key, [] | [b'#', ..]) && !value.starts_with(b"=") || key.starts_with(b"#") {
+            continue;
+        }
+        if let [b'[', group @ .., b']'] = key {
+            is_general = Some(group == b"general");
+            continue;
+        }
+        let ([b'=', value @ ..], Some(is_general)) = (value, is_general) else {
+            return Err(Error::of("configuration: '%' is neither a group nor a key with its value in one", key));
+        };
+        unescape(value);
+        let value = CStr::from_bytes_until_nul(value).unwrap_or_default();
+        if is_general {
+            set(key, value, options)?;
+        }
+    }
+    Ok(())
+}
+
+/// Notes the value of a key.
+#[inline(never)]
+fn set(key: &'static [u8], value: &'static CStr, options: &mut Options) -> Result<(), Error> {
+    // The one key that is not the name of its option, but begins it.
+    match find(key, false) {
+        Some((option, Value::None)) if option < Name::Config => match value.to_bytes().trim_ascii_end() {
+            b"true" | b"1" => options.give(option, c"true"),
+            b"false" | b"0" => options.give(option, c"false"),
+            _ => Err(Error("configuration: % is either true or false, not '%'", [key, value.to_bytes()])),
+        },
+        Some((option, _)) if option < Name::Config => options.give(option, value),
+        _ => {
+            say(b"configuration: there is no key '%'", &[key]);
+            Ok(())
+        }
+    }
+}
+
+/// Removes the blanks before a value and the escapes in it, in place.
+fn unescape(value: &mut [u8]) {
+    let (mut from, mut to) = (0usize, 0usize);
+    while let Some(byte) = value.get(from) {
+        let mut byte = *byte;
+        from = from.wrapping_add(1);
+        if to == 0 && byte.is_ascii_whitespace() {
+            continue;
+        }
+        if byte == b'\\'
+            && let Some((_, escaped)) = ESCAPES.iter().find(|(letter, _)| Some(letter) == value.get(from))
+        {
+            byte = *escaped;
+            from = from.wrapping_add(1);
+        }
+        if let Some(place) = value.get_mut(to) {
+            *place = byte;
+        }
+        to = to.wrapping_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::String;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::options::{Method, channels};
+
+    fn read(text: &str) -> Result<Options, String> {
+        let mut space = Vec::from(text);
+        space.push(0);
+        let mut options = Options::NONE;
+        let result = parse(space.leak(), &mut options).and_then(|()| options.finish());
+        result.map(|()| options).map_err(|Error(form, [one, two])| {
+            let said = form.replacen('%', str::from_utf8(one).unwrap(), 1);
+            said.replacen('%', str::from_utf8(two).unwrap(), 1)
+        })
+    }
+
+    #[test]
+    fn keys_of_the_general_group_are_options() {
+        let options = read(
+            "# a comment\n\n[general]\n  # another\n daemon = 1 \nmethod=isa-serial\r\npath= /dev/ttyS7\n\
+             verbose=true\n\nstatedir=/a\\\\b\\sc\nmax-request=4096\n[other]\nverbose=false\nstatedir=/x",
+        )
+        .unwrap();
+        assert_eq!(channels(&options), [(Method::IsaSerial, "/dev/ttyS7")]);
+        assert!(options.verbose && options.is_on(Name::Daemonize) && !options.is_on(Name::RetryPath));
+        assert_eq!(options.state_dir(), c"/a\\b c");
+        assert_eq!(options.max_request, 4096);
+        assert_eq!(options.word(Name::Logfile), None);
+    }
+
+    #[test]
+    fn the_last_value_of_a_key_counts() {
+        let options = read("[general]\nverbose=true\nverbose=0\nlogfile=/a\nlogfile=\n").unwrap();
+        assert!(!options.verbose);
+        assert_eq!(options.word(Name::Logfile), Some(c""));
+    }
+
+    #[test]
+    fn keys_that_do_not_exist_are_passed_over() {
+        assert!(read("[general]\nnonsense=1\n=2\nhelp=true\nversion=true\nverb\\=3\n").is_ok());
+        assert!(read("").is_ok());
+        assert!(read("[other]\nverbose=perhaps\n").is_ok());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, want) in [
+            ("verbose=true\n", "configuration: 'verbose' is neither a group nor a key with its value in one"),
+            ("[general]\n foo \n", "configuration: 'foo' is neither a group nor a key with its value in one"),
+            ("[general]\n[broken\n", "configuration: '[broken' is neither a group nor a key with its value in one"),
+            ("[general]\nverbose=yes\n", "configuration: verbose is either true or false, not 'yes'"),
+            ("[general]\nmethod=unix-listen", "method 'unix-listen' needs a path: -p PATH"),
+        ] {
+            assert_eq!(read(text).unwrap_err(), want);
+        }
+    }
+
+    #[test]
+    fn a_dump_reads_back_as_itself() {
+        let text = "[general]\ndaemon=true\nmethod=unix-listen\npath=/x\nlogfile=\\s\\sa\\\\b\npidfile=/p\n\
+            fsfreeze-hook=/h\nstatedir=/s\nverbose=true\nretry-path=true\nblock-rpcs=guest-ping;guest-get-time\n\
+            allow-rpcs=guest-info\nignore-interfaces=\\tveth*\nfreeze-timeout=60\nmax-request=4096\n";
+        let mut dumped = Vec::new();
+        read(text).unwrap().dump(&mut |piece| dumped.extend_from_slice(piece));
+        assert_eq!(String::from_utf8(dumped).unwrap(), text);
+    }
+}

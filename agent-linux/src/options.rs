@@ -1,0 +1,624 @@
+//! How the agent shall run: the table of options, and what was given of them.
+//!
+//! A row an option: the command line, the configuration file, `--help` and `--dump-conf` all follow from it. What a
+//! value means is decided here; where it came from is the business of [`crate::cli`] and [`crate::config`].
+
+use core::ffi::CStr;
+
+use agent_core::limits::{REQUEST_BYTES, REQUEST_BYTES_MIN};
+use heapless::Vec;
+
+use crate::memory::CHANNELS;
+
+/// Options that may be given, in the configuration and on the command line together. Beyond: an error at the start.
+const GIVEN: usize = 48;
+
+/// The longest time that `--freeze-timeout` may name, in seconds: a day.
+const FREEZE_TIMEOUT_S: usize = 86_400;
+
+/// What runs before a freeze and after a thaw, if nothing else is named.
+const HOOK: &CStr = c"/etc/qemu/fsfreeze-hook";
+
+/// Is this more than the agent with the fewest commands, whose configuration is its command line?
+pub const FULL: bool = cfg!(not(feature = "minimal"));
+
+/// Makes the table: each option with its letter or a blank, its long name, how it takes a value (`:` none, `=` one,
+/// `[=` one that may be left out), what the value is called, and what the option is for.
+macro_rules! options {
+    ($($(#[$doc:meta])* $name:ident = $row:expr;)*) => {
+        /// An option.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Name {
+            $($(#[$doc])* $name,)*
+        }
+
+        /// The rows. An option whose row is empty does not exist in this build.
+        pub const ROWS: &[(Name, &str)] = &[$((Name::$name, $row),)*];
+    };
+}
+
+options! {
+    // In the order of the reference's `-D`. Up to `Config` they may stand in the configuration file.
+    /// Does it go to the background?
+    Daemonize = full("d daemonize: go to the background as soon as the channels are open");
+    /// What a channel is made of.
+    Method = "m method=METHOD: virtio-serial (default), isa-serial or unix-listen; again for a channel more";
+    /// Where it is.
+    Path = "p path=PATH: the device, port name or socket of the channel";
+    /// What is logged goes here.
+    Logfile = full("l logfile=FILE: log here, not to standard error");
+    /// The number of the background process goes here.
+    Pidfile = full("f pidfile=FILE: for the process number, with -d (/var/run/qemu-ga.pid)");
+    /// The program that a freeze waits for.
+    FsfreezeHook = full("F fsfreeze-hook[=FILE]: run this before freeze, after thaw (/etc/qemu/fsfreeze-hook)");
+    /// What survives the agent goes here.
+    Statedir = "t statedir=DIR: for what survives the agent (/var/run)";
+    /// Say more.
+    Verbose = "v verbose: report what happens to the channels";
+    /// Wait for what cannot be opened.
+    RetryPath = full("r retry-path: wait for a channel that cannot be opened");
+    /// Commands that are refused.
+    BlockRpcs = full("b block-rpcs=LIST: refuse these commands ('help' names all)");
+    /// The only commands that are not.
+    AllowRpcs = full("a allow-rpcs=LIST: refuse all other commands");
+    // These are ours.
+    /// Interfaces that hosts need not know of.
+    IgnoreInterfaces = full("  ignore-interfaces=LIST: hide network interfaces, such as 'veth*,docker?'");
+    /// How long file systems stay frozen at most.
+    FreezeTimeout = full("  freeze-timeout=SECONDS: thaw without being told to");
+    /// Bytes of a request.
+    MaxRequest = "  max-request=BYTES: the longest request, 1024 to 262144 (default)";
+    /// Where more options stand.
+    Config = full("c config=FILE: the configuration (/etc/qemu/qemu-ga.conf)");
+    /// Show what has become of all that.
+    DumpConf = full("D dump-conf: print the configuration");
+    /// Show what it may cost.
+    Limits = full("  limits: print what the agent holds in memory at most");
+    /// Say who this is.
+    Version = "V version: print the version";
+    /// Say all this.
+    Help = "h help: print this";
+}
+
+const fn full(row: &'static str) -> &'static str {
+    if FULL { row } else { "" }
+}
+
+/// How an option takes a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Not at all: it is true.
+    None,
+    /// Glued on, or in the next word.
+    Mandatory,
+    /// Glued on, or not at all.
+    Optional,
+}
+
+/// The letter in a row (or a blank), its long name, and what stands behind that.
+#[inline(never)]
+pub fn split(row: &'static str) -> (u8, &'static [u8], &'static [u8]) {
+    let [letter, _, rest @ ..] = row.as_bytes() else {
+        return (b' ', &[], &[]);
+    };
+    let end = rest.iter().position(|byte| matches!(byte, b':' | b'=' | b'[')).unwrap_or(0);
+    let (name, rest) = rest.split_at_checked(end).unwrap_or_default();
+    (*letter, name, rest)
+}
+
+/// Finds an option, and how it takes a value: by its long name, by the beginning of one and only one, or by its letter.
+#[inline(never)]
+pub fn find(word: &[u8], is_letter: bool) -> Option<(Name, Value)> {
+    let mut found = None;
+    let mut count = 0usize;
+    for (option, row) in ROWS {
+        let (letter, name, rest) = split(row);
+        let exact = if is_letter { word == [letter] && letter != b' ' } else { word == name };
+        if row.is_empty() || !exact && (is_letter || word.is_empty() || !name.starts_with(word)) {
+            continue;
+        }
+        let value = match rest.first() {
+            Some(b'=') => Value::Mandatory,
+            Some(b'[') => Value::Optional,
+            _ => Value::None,
+        };
+        found = Some((*option, value));
+        count = count.wrapping_add(1);
+        if exact {
+            return found;
+        }
+    }
+    found.filter(|_| count == 1)
+}
+
+/// Tells the text of `--help`, piece by piece.
+#[inline(never)]
+pub fn help(out: &mut dyn FnMut(&[u8])) {
+    out(b"Usage: nanoga [OPTION]...\nAnswers the QEMU guest agent protocol.\n\n");
+    for (_, row) in ROWS.iter().filter(|(_, row)| !row.is_empty()) {
+        let (letter, name, rest) = split(row);
+        let [hyphen, comma] = if letter == b' ' { [b' '; 2] } else { [b'-', b','] };
+        out(&[b' ', b' ', hyphen, letter, comma, b' ', b'-', b'-']);
+        out(name);
+        let end = rest.iter().position(|byte| *byte == b':').unwrap_or(0);
+        let (value, text) = rest.split_at_checked(end).unwrap_or_default();
+        out(value);
+        let used = name.len().wrapping_add(end);
+        out(b"                        ".get(used..).unwrap_or_default());
+        out(text.get(1..).unwrap_or_default());
+        out(b"\n");
+    }
+}
+
+/// What a channel is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// A port of a virtio console.
+    VirtioSerial,
+    /// A serial line.
+    IsaSerial,
+    /// A unix socket that hosts connect to.
+    UnixListen,
+}
+
+/// Their names, in the order of the variants.
+pub const METHODS: [(&[u8], Method); 3] = [
+    (b"virtio-serial", Method::VirtioSerial),
+    (b"isa-serial", Method::IsaSerial),
+    (b"unix-listen", Method::UnixListen),
+];
+
+/// A channel to open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// What it is made of.
+    pub method: Method,
+    /// Where it is.
+    pub path: &'static CStr,
+}
+
+/// How the agent shall run.
+#[derive(Debug)]
+pub struct Options {
+    /// What was given: later values override, lists append.
+    given: Vec<(Name, &'static CStr), GIVEN>,
+    /// How many of these stood in the configuration.
+    configured: usize,
+    /// The channels to open.
+    pub channels: Vec<Place, CHANNELS>,
+    /// Say what happens to the channels.
+    pub verbose: bool,
+    /// Bytes of the longest request.
+    pub max_request: usize,
+    /// A program that is run before file systems are frozen and after they were thawed.
+    pub freeze_hook: Option<&'static CStr>,
+    /// Seconds that file systems stay frozen at most; 0: until a host thaws them.
+    pub freeze_timeout_s: u32,
+}
+
+/// What is wrong with the options: a sentence, and the words that stand for each `%` in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Error(pub &'static str, pub [&'static [u8]; 2]);
+
+impl Error {
+    /// The error that needs one word.
+    pub const fn of(form: &'static str, word: &'static [u8]) -> Self {
+        Error(form, [word, &[]])
+    }
+}
+
+impl Options {
+    /// Nothing was given. All of it is zero: no byte of it stands in the file.
+    pub const NONE: Self = Options {
+        given: Vec::new(),
+        configured: 0,
+        channels: Vec::new(),
+        verbose: false,
+        max_request: 0,
+        freeze_hook: None,
+        freeze_timeout_s: 0,
+    };
+
+    /// Notes an option and its value. That of an option without one is `true` or `false`.
+    #[inline(never)]
+    pub fn give(&mut self, name: Name, value: &'static CStr) -> Result<(), Error> {
+        self.given.push((name, value)).map_err(|_| Error::of("too many options: '%'", value.to_bytes()))
+    }
+
+    /// What has been given stood in the configuration; what follows does not.
+    pub fn end_configuration(&mut self) {
+        self.configured = self.given.len();
+    }
+
+    /// The value of an option: the last one that was given, or the default.
+    #[inline(never)]
+    fn last(&self, name: Name) -> Option<&'static CStr> {
+        let given = self.given.iter().rfind(|(given, _)| *given == name).map(|(_, value)| *value);
+        given.or(match name {
+            Name::Pidfile => Some(c"/var/run/qemu-ga.pid"),
+            Name::Statedir => Some(c"/var/run"),
+            _ => None,
+        })
+    }
+
+    /// The folder of what must outlive the agent.
+    pub fn state_dir(&self) -> &'static CStr {
+        self.last(Name::Statedir).unwrap_or_default()
+    }
+
+    /// The value of an option. What only the full agent has costs nothing in another.
+    #[inline]
+    pub fn word(&self, name: Name) -> Option<&'static CStr> {
+        if FULL { self.last(name) } else { None }
+    }
+
+    /// Is this option, which has no value, on?
+    #[inline]
+    pub fn is_on(&self, name: Name) -> bool {
+        FULL && self.last(name) == Some(c"true")
+    }
+
+    /// The items of a list, wherever parts of it were given: each part separated by commas.
+    fn items(&self, name: Name) -> impl Iterator<Item = &'static [u8]> {
+        let lists = self.given.iter().filter(move |(given, _)| *given == name);
+        // As in the reference, whose `-D` shows each part from its end. Nothing depends on the order.
+        lists.filter(|(_, list)| !list.is_empty()).flat_map(|(_, list)| list.to_bytes().rsplit(|byte| *byte == b','))
+    }
+
+    /// Does the list of an option hold this word?
+    #[inline(never)]
+    fn lists(&self, name: Name, word: &[u8]) -> bool {
+        self.items(name).any(|pattern| matches_pattern(pattern, word))
+    }
+
+    /// May hosts use this command? What is blocked is blocked, allowed or not.
+    pub fn allows(&self, command: &str) -> bool {
+        let command = command.as_bytes();
+        !self.lists(Name::BlockRpcs, command)
+            && (self.items(Name::AllowRpcs).next().is_none() || self.lists(Name::AllowRpcs, command))
+    }
+
+    /// Shall hosts not hear of this interface?
+    #[inline]
+    pub fn ignores(&self, interface: &[u8]) -> bool {
+        FULL && self.lists(Name::IgnoreInterfaces, interface)
+    }
+
+    /// Everything has been given: finds out what it means.
+    #[inline(never)]
+    pub fn finish(&mut self) -> Result<(), Error> {
+        self.max_request = REQUEST_BYTES;
+        let mut method = Method::VirtioSerial;
+        // A path before the first method.
+        let mut path = c"";
+        for (number, (name, value)) in self.given.iter().enumerate() {
+            let value = *value;
+            match name {
+                Name::Method => {
+                    let Some((_, found)) = METHODS.iter().find(|(name, _)| *name == value.to_bytes()) else {
+                        let form = "unknown method '%': it must be virtio-serial, isa-serial or unix-listen";
+                        return Err(Error::of(form, value.to_bytes()));
+                    };
+                    if number < self.configured {
+                        method = *found;
+                    } else if self.channels.push(Place { method: *found, path }).is_err() {
+                        return Err(Error::of("too many channels: '%'", value.to_bytes()));
+                    } else {
+                        path = c"";
+                    }
+                }
+                Name::Path => match self.channels.last_mut() {
+                    Some(place) => place.path = value,
+                    None => path = value,
+                },
+                Name::FsfreezeHook => self.freeze_hook = Some(if value.is_empty() { HOOK } else { value }),
+                Name::Verbose => self.verbose = value == c"true",
+                Name::MaxRequest => {
+                    self.max_request = parse_number(value.to_bytes(), REQUEST_BYTES);
+                    if !(REQUEST_BYTES_MIN..=REQUEST_BYTES).contains(&self.max_request) {
+                        let form = "--max-request must be a number from 1024 to 262144, not '%'";
+                        return Err(Error::of(form, value.to_bytes()));
+                    }
+                }
+                Name::FreezeTimeout => {
+                    let seconds = parse_number(value.to_bytes(), FREEZE_TIMEOUT_S);
+                    self.freeze_timeout_s = u32::try_from(seconds).unwrap_or(0);
+                    if self.freeze_timeout_s == 0 {
+                        let form = "--freeze-timeout must be a number of seconds from 1 to 86400, not '%'";
+                        return Err(Error::of(form, value.to_bytes()));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if self.channels.is_empty() {
+            let _ = self.channels.push(Place { method, path });
+        }
+        for place in &mut self.channels {
+            if place.path.is_empty() {
+                place.path = match place.method {
+                    Method::VirtioSerial => c"/dev/virtio-ports/org.qemu.guest_agent.0",
+                    Method::IsaSerial => c"/dev/ttyS0",
+                    Method::UnixListen => return Err(Error::of("method '%' needs a path: -p PATH", b"unix-listen")),
+                };
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the configuration file that means the same, piece by piece, as the reference prints it. Of several
+    /// channels it can hold the first.
+    #[inline(never)]
+    pub fn dump(&self, out: &mut dyn FnMut(&[u8])) {
+        out(b"[general]\n");
+        for (option, row) in ROWS.iter().filter(|(option, _)| *option < Name::Config) {
+            let (_, name, rest) = split(row);
+            let place = self.channels.first();
+            let value = match option {
+                Name::Method => METHODS
+                    .iter()
+                    .find(|(_, method)| place.is_some_and(|place| place.method == *method))
+                    .map(|row| row.0),
+                Name::Path => place.map(|place| place.path.to_bytes()),
+                Name::FsfreezeHook => self.freeze_hook.map(CStr::to_bytes),
+                _ => self.last(*option).map(CStr::to_bytes),
+            };
+            let is_list = matches!(option, Name::BlockRpcs | Name::AllowRpcs);
+            if value.is_none() && !rest.starts_with(b":") && !is_list {
+                continue;
+            }
+            // The one key that is not the name of its option.
+            out(name.strip_suffix(b"ize").unwrap_or(name));
+            out(b"=");
+            let mut leading = true;
+            if is_list || *option == Name::IgnoreInterfaces {
+                for (number, item) in self.items(*option).enumerate() {
+                    if number > 0 {
+                        out(b",");
+                    }
+                    escape(item, &mut leading, out);
+                }
+            } else {
+                escape(value.unwrap_or(b"false"), &mut leading, out);
+            }
+            out(b"\n");
+        }
+    }
+}
+
+/// Escapes a value for the configuration file: leading blanks, and what would end or change it.
+#[inline(never)]
+fn escape(text: &[u8], leading: &mut bool, out: &mut dyn FnMut(&[u8])) {
+    for byte in text {
+        *leading &= matches!(byte, b' ' | b'\t');
+        match ESCAPES.iter().find(|(_, escaped)| escaped == byte) {
+            Some((letter, _)) if *leading || !matches!(byte, b' ' | b'\t') => out(&[b'\\', *letter]),
+            _ => out(&[*byte]),
+        }
+    }
+}
+
+/// The letter behind a backslash in the configuration file, and what both stand for.
+pub const ESCAPES: [(u8, u8); 5] = [(b's', b' '), (b't', b'\t'), (b'n', b'\n'), (b'r', b'\r'), (b'\\', b'\\')];
+
+/// Does the whole word match? `*` stands for any bytes, `?` for any one.
+fn matches_pattern(pattern: &[u8], word: &[u8]) -> bool {
+    let (mut pattern, mut word) = (pattern, word);
+    // Behind the last star, and the word from where that star ends for now.
+    let mut star: Option<(&[u8], &[u8])> = None;
+    loop {
+        match (pattern, word) {
+            ([b'*', behind @ ..], _) => {
+                star = Some((behind, word));
+                pattern = behind;
+            }
+            ([], []) => return true,
+            ([wanted, pattern_behind @ ..], [byte, word_behind @ ..]) if matches!(wanted, b'?') || wanted == byte => {
+                (pattern, word) = (pattern_behind, word_behind);
+            }
+            _ => {
+                let Some((behind, [_, rest @ ..])) = star else {
+                    return false;
+                };
+                star = Some((behind, rest));
+                (pattern, word) = (behind, rest);
+            }
+        }
+    }
+}
+
+/// The number, or 0 if it is none or larger than this.
+fn parse_number(digits: &[u8], largest: usize) -> usize {
+    let mut number = 0usize;
+    for byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        number = number.wrapping_mul(10).wrapping_add(usize::from(digit));
+        if digit > 9 || number > largest {
+            return 0;
+        }
+    }
+    number
+}
+
+/// The channels, for tests.
+#[cfg(test)]
+pub(crate) fn channels(options: &Options) -> std::vec::Vec<(Method, &'static str)> {
+    options.channels.iter().map(|place| (place.method, place.path.to_str().unwrap())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::String;
+
+    use super::*;
+
+    fn options(configured: &[(Name, &'static CStr)], given: &[(Name, &'static CStr)]) -> Result<Options, Error> {
+        let mut options = Options::NONE;
+        for (name, value) in configured {
+            options.give(*name, value)?;
+        }
+        options.end_configuration();
+        for (name, value) in given {
+            options.give(*name, value)?;
+        }
+        options.finish().map(|()| options)
+    }
+
+    fn dumped(options: &Options) -> String {
+        let mut text = std::vec::Vec::new();
+        options.dump(&mut |piece| text.extend_from_slice(piece));
+        String::from_utf8(text).unwrap()
+    }
+
+    const VIRTIO: (Method, &str) = (Method::VirtioSerial, "/dev/virtio-ports/org.qemu.guest_agent.0");
+
+    #[test]
+    fn without_an_option_it_is_the_usual_virtio_port() {
+        let options = options(&[], &[]).unwrap();
+        assert_eq!(channels(&options), [VIRTIO]);
+        assert!(!options.verbose);
+        assert_eq!(options.max_request, 262_144);
+        assert_eq!(options.state_dir(), c"/var/run");
+        assert_eq!((options.freeze_hook, options.freeze_timeout_s), (None, 0));
+        assert!(options.allows("guest-exec"));
+        assert!(!options.ignores(b"eth0"));
+    }
+
+    #[test]
+    fn several_channels_have_a_path_each() {
+        let given = [
+            (Name::Method, c"isa-serial"),
+            (Name::Method, c"unix-listen"),
+            (Name::Path, c"/a"),
+            (Name::Method, c"virtio-serial"),
+        ];
+        let want = [(Method::IsaSerial, "/dev/ttyS0"), (Method::UnixListen, "/a"), VIRTIO];
+        assert_eq!(channels(&options(&[], &given).unwrap()), want);
+    }
+
+    #[test]
+    fn the_command_line_overrides_the_configuration() {
+        let configured = [(Name::Method, c"isa-serial"), (Name::Path, c"/dev/ttyS7"), (Name::Verbose, c"true")];
+        for (given, want) in [
+            (&[][..], (Method::IsaSerial, "/dev/ttyS7")),
+            (&[(Name::Path, c"/dev/hvc1")], (Method::IsaSerial, "/dev/hvc1")),
+            (&[(Name::Method, c"virtio-serial")], (Method::VirtioSerial, "/dev/ttyS7")),
+            (&[(Name::Method, c"unix-listen"), (Name::Path, c"/s")], (Method::UnixListen, "/s")),
+        ] {
+            let options = options(&configured, given).unwrap();
+            assert_eq!(channels(&options), [want], "{given:?}");
+            assert!(options.verbose);
+        }
+    }
+
+    #[test]
+    fn lists_append_and_what_is_blocked_is_not_allowed() {
+        let options = options(
+            &[(Name::BlockRpcs, c"guest-a,guest-b"), (Name::AllowRpcs, c"guest-a,guest-c")],
+            &[(Name::BlockRpcs, c"guest-d"), (Name::AllowRpcs, c"guest-d,guest-e")],
+        );
+        let options = options.unwrap();
+        let allowed = ["guest-a", "guest-b", "guest-c", "guest-d", "guest-e", "guest-f", "guest"];
+        let allowed: std::vec::Vec<_> = allowed.into_iter().filter(|name| options.allows(name)).collect();
+        assert_eq!(allowed, ["guest-c", "guest-e"]);
+    }
+
+    #[test]
+    fn an_empty_list_of_allowed_commands_is_none() {
+        let options = options(&[], &[(Name::AllowRpcs, c""), (Name::BlockRpcs, c"")]).unwrap();
+        assert!(options.allows("guest-ping"));
+    }
+
+    #[test]
+    fn patterns_match_the_whole_word() {
+        for (pattern, word, want) in [
+            ("eth0", "eth0", true),
+            ("eth0", "eth01", false),
+            ("eth", "eth0", false),
+            ("eth?", "eth0", true),
+            ("eth?", "eth", false),
+            ("veth*", "veth", true),
+            ("veth*", "veth1234@if5", true),
+            ("veth*", "myveth1", false),
+            ("*", "", true),
+            ("*", "anything", true),
+            ("", "", true),
+            ("", "x", false),
+            ("*0", "eth00", true),
+            ("*0", "eth01", false),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "aXcYb", false),
+            ("**?**", "x", true),
+            ("**?**", "", false),
+        ] {
+            assert_eq!(matches_pattern(pattern.as_bytes(), word.as_bytes()), want, "{pattern} {word}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let bounds = "--max-request must be a number from 1024 to 262144, not";
+        let seconds = "--freeze-timeout must be a number of seconds from 1 to 86400, not";
+        for (name, value, want) in [
+            (
+                Name::Method,
+                c"pigeon",
+                "unknown method 'pigeon': it must be virtio-serial, isa-serial or unix-listen".into(),
+            ),
+            (Name::Method, c"unix-listen", "method 'unix-listen' needs a path: -p PATH".into()),
+            (Name::MaxRequest, c"1023", std::format!("{bounds} '1023'")),
+            (Name::MaxRequest, c"262145", std::format!("{bounds} '262145'")),
+            (Name::MaxRequest, c"99999999999999999999", std::format!("{bounds} '99999999999999999999'")),
+            (Name::MaxRequest, c"", std::format!("{bounds} ''")),
+            (Name::FreezeTimeout, c"0", std::format!("{seconds} '0'")),
+            (Name::FreezeTimeout, c"1h", std::format!("{seconds} '1h'")),
+            (Name::FreezeTimeout, c"86401", std::format!("{seconds} '86401'")),
+        ] {
+            let Error(form, [word, _]) = options(&[], &[(name, value)]).unwrap_err();
+            assert_eq!(form.replace('%', str::from_utf8(word).unwrap()), want);
+        }
+        let five = [(Name::Method, c"isa-serial"); 5];
+        assert_eq!(options(&[], &five).unwrap_err(), Error::of("too many channels: '%'", b"isa-serial"));
+        assert_eq!(options(&[], &[(Name::MaxRequest, c"1024")]).unwrap().max_request, 1024);
+        assert_eq!(options(&[], &[(Name::FreezeTimeout, c"86400")]).unwrap().freeze_timeout_s, 86_400);
+    }
+
+    #[test]
+    fn a_dump_is_in_the_order_of_the_reference_and_shows_ours_only_if_given() {
+        let usual = "[general]\ndaemon=false\nmethod=virtio-serial\n\
+            path=/dev/virtio-ports/org.qemu.guest_agent.0\npidfile=/var/run/qemu-ga.pid\nstatedir=/var/run\n\
+            verbose=false\nretry-path=false\nblock-rpcs=\nallow-rpcs=\n";
+        assert_eq!(dumped(&options(&[], &[]).unwrap()), usual);
+        let given = [
+            (Name::IgnoreInterfaces, c"veth*"),
+            (Name::FreezeTimeout, c"60"),
+            (Name::MaxRequest, c"4096"),
+            (Name::Config, c"/x"),
+            (Name::DumpConf, c"true"),
+        ];
+        let ours = "ignore-interfaces=veth*\nfreeze-timeout=60\nmax-request=4096\n";
+        assert_eq!(dumped(&options(&[], &given).unwrap()), std::format!("{usual}{ours}"));
+    }
+
+    #[test]
+    fn every_row_has_a_name_of_its_own() {
+        for (option, row) in ROWS {
+            let (letter, name, _) = split(row);
+            assert_eq!(find(name, false).map(|found| found.0), Some(*option), "{row}");
+            if letter != b' ' {
+                assert_eq!(find(&[letter], true).map(|found| found.0), Some(*option), "{row}");
+            }
+        }
+        assert_eq!(find(b" ", true), None);
+        assert_eq!(find(b"", false), None);
+    }
+
+    #[test]
+    fn help_fits_on_a_terminal() {
+        let mut text = std::vec::Vec::new();
+        help(&mut |piece| text.extend_from_slice(piece));
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.lines().all(|line| line.len() <= 112), "{text}");
+        assert_eq!(text.lines().count(), ROWS.len() + 3);
+    }
+}

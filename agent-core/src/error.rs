@@ -5,6 +5,7 @@
 
 use crate::guest::{Errno, SuspendError};
 use crate::limits;
+use crate::packed;
 
 /// Why a request got no result. It may borrow from the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +31,7 @@ macro_rules! faults {
         }
 
         /// Their forms, a line each.
-        const FORMS: &str = concat!($($form, "\n",)*);
+        const FORMS: &[u8] = packed!(concat!($($form, "\n",)*));
     };
 }
 
@@ -137,6 +138,7 @@ impl Fault {
         self < Fault::Depth
     }
 
+    /// What to say of it, packed.
     #[allow(clippy::as_conversions, reason = "the number of a variant without a payload")]
     pub(crate) fn form(self) -> &'static [u8] {
         line(FORMS, self as usize)
@@ -181,13 +183,13 @@ pub fn errno_text(errno: Errno) -> &'static [u8] {
         98 => b"Address already in use",
         110 => b"Connection timed out",
         125 => b"Operation canceled",
-        number => line(ERRNO, usize::from(number)),
+        number => line(ERRNO.as_bytes(), usize::from(number)),
     }
 }
 
 /// A line of a text, counted from 0.
-fn line(text: &'static str, number: usize) -> &'static [u8] {
-    text.as_bytes().split(|byte| *byte == b'\n').nth(number).unwrap_or_default()
+fn line(text: &'static [u8], number: usize) -> &'static [u8] {
+    text.split(|byte| *byte == b'\n').nth(number).unwrap_or_default()
 }
 
 /// Bytes of `\uXXXX`.

@@ -14,7 +14,8 @@
 //! 6. [`reply`]: writes the answer; nothing leaves before it is complete.
 //! 7. [`error`]: everything that can be wrong, and the English for it.
 //!
-//! [`limits`] is the whole story of memory; `text` and `number` are what their names say.
+//! [`limits`] is the whole story of memory; `text` and `number` are what their names say, [`packed`]
+//! keeps sentences small.
 //!
 //! The protocol is described in QEMU's `docs/interop/qemu-ga-ref` and, for the wire, in RFC 8259 (JSON) with these
 //! extensions: strings may stand in single quotes, and the byte 0xFF between requests flushes the parser.
@@ -28,6 +29,7 @@ pub mod frame;
 pub mod guest;
 pub mod limits;
 mod number;
+pub mod packed;
 pub mod reply;
 pub mod request;
 pub mod session;

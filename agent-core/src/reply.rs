@@ -10,6 +10,7 @@ use embedded_io::{Read, Seek, SeekFrom, Write};
 
 use crate::error::{Error, Fault, errno_text};
 use crate::guest::Errno;
+use crate::packed::unpack;
 use crate::request;
 use crate::text;
 
@@ -366,13 +367,13 @@ impl Reply<'_> {
         if error.fault.is_syntax() {
             self.part(b"JSON parse error, ");
         }
-        for byte in error.fault.form() {
+        for byte in unpack(error.fault.form()) {
             match byte {
                 b'%' => self.part_escaped(error.word()),
                 b'&' => self.part_escaped(error.other),
                 b'!' => self.errno(error.number),
                 b'#' => self.part_number(u64::from(error.number)),
-                _ => self.part(&[*byte]),
+                _ => self.part(&[byte]),
             }
         }
     }

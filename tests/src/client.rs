@@ -142,6 +142,14 @@ impl Client {
         }
     }
 
+    /// Whatever there is, or comes within this time. Nothing after it, or when the other side has closed.
+    pub fn receive(&mut self, time: Duration) -> Result<Vec<u8>> {
+        if self.received.is_empty() {
+            self.fill(Instant::now() + time)?;
+        }
+        Ok(std::mem::take(&mut self.received))
+    }
+
     /// Fails if anything arrives within this time.
     pub fn expect_silence(&mut self, time: Duration) -> Result<()> {
         if self.received.is_empty() {
@@ -213,4 +221,46 @@ impl Client {
 /// The text of an error reply, or a failure that shows what came instead.
 pub fn error_text(reply: &Value) -> &str {
     reply["error"]["desc"].as_str().unwrap_or_else(|| panic!("not an error: {reply}"))
+}
+
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Bytes as they stand in a request.
+pub fn base64_encode(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let bits = (0..3).fold(0, |bits: usize, at| bits << 8 | usize::from(group.get(at).copied().unwrap_or(0)));
+        for at in 0..4 {
+            let digit = char::from(BASE64[bits >> (18 - 6 * at) & 63]);
+            text.push(if at <= group.len() { digit } else { '=' });
+        }
+    }
+    text
+}
+
+/// Bytes of a reply. Fails unless they are written as RFC 4648 says.
+pub fn base64_decode(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for group in text.as_bytes().chunks(4) {
+        let digits = group.iter().filter(|digit| **digit != b'=').count();
+        let value = |digit: &u8| BASE64.iter().position(|known| known == digit).unwrap_or(0);
+        let bits = group.iter().fold(0, |bits, digit| bits << 6 | value(digit));
+        bytes.extend([bits >> 16, bits >> 8, bits].map(|byte| byte as u8).iter().take(digits.saturating_sub(1)));
+    }
+    assert_eq!(base64_encode(&bytes), text, "not base64");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{base64_decode, base64_encode};
+
+    #[test]
+    fn base64_as_in_rfc_4648_section_10() {
+        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+            assert_eq!(base64_encode(bytes.as_bytes()), text);
+            assert_eq!(base64_decode(text), bytes.as_bytes());
+        }
+        assert_eq!(base64_encode(&[0xFB, 0xFF]), "+/8=");
+    }
 }

@@ -28,9 +28,11 @@ pub mod qemu;
 pub mod qmp;
 pub mod reference;
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// Asks `ready` until it gives something, or fails with `what` after `limit`.
 ///
@@ -54,4 +56,19 @@ pub fn random() -> Result<u32> {
     let mut bytes = [0; 4];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
     Ok(u32::from_ne_bytes(bytes))
+}
+
+/// Where a program of this machine lies.
+pub fn find_program(name: &str) -> Result<PathBuf> {
+    let dirs = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/bin", "/usr/local/sbin"];
+    let places = dirs.map(|dir| Path::new(dir).join(name));
+    places.into_iter().find(|path| path.is_file()).with_context(|| format!("no {name}: run `cargo xtask test`"))
+}
+
+/// Makes a file system in an image.
+pub fn mkfs(kind: &str, args: &[&str], image: &Path) -> Result<()> {
+    let mut command = Command::new(find_program(&format!("mkfs.{kind}"))?);
+    let output = command.args(args).arg(image).output()?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::unistd::geteuid;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::agent::{Agent, Bounds};
@@ -74,6 +75,23 @@ impl Libvirt {
         Ok(Shell::new(Client::connect(self.daemon.file("shell"))?))
     }
 
+    /// A domain that runs, with an agent that serves libvirt.
+    pub fn with_agent(disks: &[&Path]) -> Result<(Libvirt, Shell)> {
+        let libvirt = Libvirt::define(disks)?;
+        let mut guest = libvirt.start()?;
+        guest.wait_ready().with_context(|| libvirt.logs())?;
+        guest.start_agent("")?;
+        libvirt.wait_agent(true)?;
+        Ok((libvirt, guest))
+    }
+
+    /// Sends the agent a request through virsh, and returns what the agent returned.
+    pub fn agent_command(&self, request: &str) -> Result<Value> {
+        let answer = self.on_domain("qemu-agent-command", &["--timeout", "30", request])?;
+        let mut answer: Value = serde_json::from_str(&answer)?;
+        answer.get_mut("return").map(Value::take).with_context(|| format!("{request} answered {answer}"))
+    }
+
     /// `virsh COMMAND nanoga ARGS`: what it printed. It must succeed.
     pub fn on_domain(&self, command: &str, args: &[&str]) -> Result<String> {
         self.virsh(&[&[command, NAME], args].concat())
@@ -107,7 +125,7 @@ impl Libvirt {
 
     fn virsh(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new("timeout");
-        command.args([PATIENCE_SECONDS, "virsh", "-q", "-c"]);
+        command.args([PATIENCE_SECONDS, "virsh", "-c"]);
         command.arg(format!("qemu+unix:///session?socket={}", self.socket.display())).args(args);
         let output = command.env("LC_ALL", "C").output().context("running virsh")?;
         let [out, errors] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());

@@ -3,28 +3,26 @@
 
 use std::time::Duration;
 
-use nanoga_tests::guest::Shell;
 use nanoga_tests::libvirt::Libvirt;
 use nanoga_tests::wait_for;
-use serde_json::{Value, json};
+use serde_json::json;
 
 #[test]
 fn domifaddr_and_qemu_agent_command_tell_what_the_guest_has() {
-    let (libvirt, mut guest) = running(&[]);
+    let (libvirt, mut guest) = Libvirt::with_agent(&[]).unwrap();
     guest.sh("ip link set eth0 up; ip addr add 192.0.2.7/24 dev eth0").unwrap();
     let addresses = libvirt.on_domain("domifaddr", &["--source", "agent"]).unwrap();
     let line = addresses.lines().find(|line| line.contains("192.0.2.7")).unwrap_or_else(|| panic!("{addresses}"));
     assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["eth0", "52:54:00:12:34:56", "ipv4", "192.0.2.7/24"]);
 
-    let answer = libvirt.on_domain("qemu-agent-command", &[r#"{"execute":"guest-ping"}"#]).unwrap();
-    assert_eq!(serde_json::from_str::<Value>(&answer).unwrap(), json!({ "return": {} }));
-    let error = libvirt.on_domain("qemu-agent-command", &[r#"{"execute":"guest-none"}"#]).unwrap_err();
+    assert_eq!(libvirt.agent_command(r#"{"execute":"guest-ping"}"#).unwrap(), json!({}));
+    let error = libvirt.agent_command(r#"{"execute":"guest-none"}"#).unwrap_err();
     assert!(format!("{error:#}").contains("The command guest-none has not been found"), "{error:#}");
 }
 
 #[test]
 fn dompmsuspend_mem_and_hybrid_sleep_until_dompmwakeup() {
-    let (libvirt, mut guest) = running(&[]);
+    let (libvirt, mut guest) = Libvirt::with_agent(&[]).unwrap();
     guest.sh("mkswap /dev/vda && swapon /dev/vda").unwrap();
     for mode in ["mem", "hybrid"] {
         libvirt.on_domain("dompmsuspend", &[mode]).unwrap();
@@ -40,7 +38,7 @@ fn dompmsuspend_mem_and_hybrid_sleep_until_dompmwakeup() {
 
 #[test]
 fn after_dompmsuspend_disk_the_domain_starts_where_it_was() {
-    let (libvirt, mut guest) = running(&[]);
+    let (libvirt, mut guest) = Libvirt::with_agent(&[]).unwrap();
     guest.sh("mkswap /dev/vda && swapon /dev/vda && echo here >/tmp/mark").unwrap();
     let pid = guest.sh("pidof nanoga").unwrap();
     libvirt.on_domain("dompmsuspend", &["disk"]).unwrap();
@@ -53,21 +51,10 @@ fn after_dompmsuspend_disk_the_domain_starts_where_it_was() {
     assert_eq!(guest.sh("pidof nanoga; cat /tmp/mark").unwrap(), format!("{pid}here\n"));
 }
 
-/// A domain with these disks, in which the agent serves libvirt.
-fn running(disks: &[&std::path::Path]) -> (Libvirt, Shell) {
-    let libvirt = Libvirt::define(disks).unwrap();
-    let mut guest = libvirt.start().unwrap();
-    guest.wait_ready().unwrap_or_else(|e| panic!("{e:#} {}", libvirt.logs()));
-    guest.start_agent("").unwrap();
-    libvirt.wait_agent(true).unwrap();
-    (libvirt, guest)
-}
-
 /// Just after a wakeup the port is closed for a moment, and libvirt says so.
 fn ping(libvirt: &Libvirt) {
-    let request = ["--timeout", "30", r#"{"execute":"guest-ping"}"#];
     let answer = wait_for("the agent to answer virsh", Duration::from_secs(60), || {
-        Ok(libvirt.on_domain("qemu-agent-command", &request).ok())
+        Ok(libvirt.agent_command(r#"{"execute":"guest-ping"}"#).ok())
     });
-    assert_eq!(answer.unwrap_or_else(|e| panic!("{e:#} {}", libvirt.logs())).trim(), r#"{"return":{}}"#);
+    assert_eq!(answer.unwrap_or_else(|e| panic!("{e:#} {}", libvirt.logs())), json!({}));
 }

@@ -5,10 +5,14 @@
 //! refuse others; do everything that can fail; write the value of the reply. To add one: write the function, add the
 //! row, add its vectors to `agent-core/tests/`.
 
+#[cfg(not(feature = "minimal"))]
+mod clock;
 mod info;
 mod network;
 mod power;
 mod sync;
+#[cfg(not(feature = "minimal"))]
+mod system;
 
 use core::ffi::CStr;
 use core::task::Poll;
@@ -188,11 +192,21 @@ impl<G: Guest + 'static> Command<G> {
         Command::now("guest-sync-delimited", sync::sync).delimited().while_frozen(),
         Command::now("guest-sync", sync::sync).while_frozen(),
         Command::now("guest-ping", sync::ping).while_frozen(),
+        #[cfg(not(feature = "minimal"))]
+        Command::now("guest-get-time", clock::get_time),
         Command::now("guest-info", info::info).while_frozen(),
         Command::later("guest-suspend-disk", power::suspend_disk, power::suspended).silent(),
         Command::later("guest-suspend-ram", power::suspend_ram, power::suspended).silent(),
         Command::later("guest-suspend-hybrid", power::suspend_hybrid, power::suspended).silent(),
         Command::now("guest-network-get-interfaces", network::interfaces),
+        #[cfg(not(feature = "minimal"))]
+        Command::now("guest-get-host-name", system::host_name),
+        #[cfg(not(feature = "minimal"))]
+        Command::now("guest-get-users", system::users),
+        #[cfg(not(feature = "minimal"))]
+        Command::now("guest-get-osinfo", system::os_info),
+        #[cfg(not(feature = "minimal"))]
+        Command::now("guest-get-load", system::load),
     ];
 
     const fn now(name: &'static str, run: Start<G, ()>) -> Self {

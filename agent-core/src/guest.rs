@@ -4,11 +4,15 @@
 //! fuzzers. A method stands here when it has both, and a command that uses it. These files know no protocol and no
 //! Linux beyond the number of an error.
 
+mod clock;
 mod network;
 mod power;
+mod system;
 
+pub use clock::Clock;
 pub use network::{Address, Event, Link, Network, Statistics};
 pub use power::{Power, Suspend, SuspendError};
+pub use system::{LOAD_SCALE, OsFact, System, User};
 
 /// An error number of the kernel, positive, as in `errno(3)`. Its English stands in `error.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +25,7 @@ pub struct Errno(pub u16);
 pub struct Job(pub u32);
 
 /// A guest: one value that implements every domain.
-pub trait Guest: Power + Network {
+pub trait Guest: Clock + Power + Network + System {
     /// Are its file systems frozen? Then only commands run that write nowhere: the others would wait for the thaw.
     fn is_frozen(&self) -> bool;
 

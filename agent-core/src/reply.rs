@@ -220,6 +220,24 @@ impl Reply<'_> {
         self.part_number(value);
     }
 
+    /// A number of which `unit` make 1: exactly, if 20 places behind the point are enough.
+    #[cfg(not(feature = "minimal"))]
+    #[inline(never)]
+    pub fn decimal(&mut self, mut value: u64, unit: u64) {
+        self.separate();
+        for place in 0..=20 {
+            if place == 1 {
+                self.part(b".");
+            }
+            let digits = value.checked_div(unit).unwrap_or(0);
+            self.part_number(digits);
+            value = value.wrapping_sub(digits.wrapping_mul(unit)).wrapping_mul(10);
+            if value == 0 {
+                return;
+            }
+        }
+    }
+
     /// `true` or `false`.
     pub fn boolean(&mut self, value: bool) {
         self.separate();

@@ -1,9 +1,13 @@
 //! The guest as Linux has it: one file a domain, each an implementation of its trait in `agent_core::guest`.
 
+mod clock;
 pub mod job;
 pub mod netlink;
 pub mod network;
+pub mod os_release;
 pub mod power;
+mod system;
+pub mod utmp;
 
 use core::ffi::CStr;
 

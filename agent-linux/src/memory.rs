@@ -71,6 +71,7 @@ impl Memory {
 
 /// Lets the kernel have the whole pages again that these bytes lie on. They are zero afterwards.
 #[allow(unsafe_code, reason = "madvise")]
+#[inline(never)]
 pub fn give_back(bytes: &mut [u8]) {
     let skip = bytes.as_ptr().align_offset(PAGE);
     let Some(bytes) = bytes.get_mut(skip..) else {

@@ -13,6 +13,7 @@ use linux_raw_sys::{general as kernel, ioctl, netlink};
 use rustix::event::epoll;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::read;
 
 use crate::arch::{syscall3, syscall5};
 
@@ -146,6 +147,18 @@ pub fn open_inheritable(folder: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> r
     openat(folder, path, flags, Mode::empty())
 }
 
+/// Reads a file from its front on, as far as there is room: how many bytes; none if it cannot be read.
+#[inline(never)]
+pub fn read_file(path: &CStr, buffer: &mut [u8]) -> usize {
+    let mut len = 0_usize;
+    if let Ok(file) = open(CWD, path, OFlags::RDONLY) {
+        while let Ok(more @ 1..) = read(&file, buffer.get_mut(len..).unwrap_or_default()) {
+            len = len.wrapping_add(more);
+        }
+    }
+    len
+}
+
 /// Puts a serial line into raw mode, with these control flags, and drops what came in so far: `TCSETS` and `TCFLSH` of
 /// `ioctl_tty(2)`.
 ///
@@ -219,14 +232,22 @@ pub fn epoll_wait(epoll: impl AsFd, events: &mut [epoll::Event], timeout_ms: usi
 ///
 /// Not through rustix: it looks for the kernel's vDSO, which costs more than this ever takes.
 pub fn monotonic_ms() -> u64 {
-    let mut now = [0_u64; 2]; // struct timespec: seconds, nanoseconds
+    let [seconds, nanoseconds] = clock(kernel::CLOCK_MONOTONIC);
+    seconds.unsigned_abs().wrapping_mul(1000).wrapping_add(nanoseconds.unsigned_abs() / 1_000_000)
+}
+
+/// Seconds since 1970, UTC, and the nanoseconds behind them: `clock_gettime(2)` with `CLOCK_REALTIME`.
+pub fn realtime() -> [i64; 2] {
+    clock(kernel::CLOCK_REALTIME)
+}
+
+fn clock(clock: u32) -> [i64; 2] {
+    let mut now = [0; 2]; // struct timespec
     // SAFETY: the structure is writable for the call.
     unsafe {
-        let clock = wide(kernel::CLOCK_MONOTONIC);
-        syscall3(kernel::__NR_clock_gettime, clock, now.as_mut_ptr().expose_provenance(), 0);
+        syscall3(kernel::__NR_clock_gettime, wide(clock), now.as_mut_ptr().expose_provenance(), 0);
     }
-    let [seconds, nanoseconds] = now;
-    seconds.wrapping_mul(1000).wrapping_add(nanoseconds / 1_000_000)
+    now
 }
 
 /// Closes every descriptor from `first` to `last`: `close_range(2)`.

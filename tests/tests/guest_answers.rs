@@ -5,7 +5,12 @@ use nanoga_tests::guest::Guest;
 use nanoga_tests::qemu::{Board, Machine};
 use serde_json::{Value, json};
 
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 13] = [
+    "guest-get-host-name",
+    "guest-get-load",
+    "guest-get-osinfo",
+    "guest-get-time",
+    "guest-get-users",
     "guest-info",
     "guest-network-get-interfaces",
     "guest-ping",

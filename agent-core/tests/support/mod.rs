@@ -17,7 +17,10 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::task::Poll;
 
-use agent_core::guest::{Address, Errno, Event, Guest, Job, Link, Network, Power, Statistics, Suspend, SuspendError};
+use agent_core::guest::{
+    Address, Clock, Errno, Event, Guest, Job, Link, Network, OsFact, Power, Statistics, Suspend, SuspendError, System,
+    User,
+};
 use agent_core::{Agent, Fed, Session};
 use embedded_io::{ErrorKind, ErrorType, Read, Seek, SeekFrom, Write};
 
@@ -37,6 +40,11 @@ pub struct FakeGuest {
     /// The walk over the interfaces.
     pub links: Vec<FakeEvent>,
     pub links_error: Option<Errno>,
+    pub host_name: Vec<u8>,
+    pub os_info: Vec<(OsFact, Vec<u8>)>,
+    pub users: Vec<(&'static str, u64)>,
+    pub load: [u64; 3],
+    pub now_ns: i64,
 }
 
 pub enum FakeEvent {
@@ -72,6 +80,11 @@ impl Default for FakeGuest {
                 FakeEvent::Link("eth0", [0x52, 0x54, 0, 0xAB, 0xCD, 0xEF], Some(statistics)),
             ],
             links_error: None,
+            host_name: b"fake".to_vec(),
+            os_info: vec![(OsFact::Machine, b"abacus".to_vec()), (OsFact::VersionId, b"1".to_vec())],
+            users: vec![("zoe", 1_700_000_100_999_998), ("adam", 1_700_000_200_000_000)],
+            load: [0, 65536, 42079],
+            now_ns: 1_700_000_000_123_456_789,
         }
     }
 }
@@ -102,6 +115,34 @@ impl Power for FakeGuest {
 
     fn suspended(&mut self, job: Job) -> Poll<Result<(), SuspendError>> {
         if self.ended.contains(&job) { Poll::Ready(self.suspend) } else { Poll::Pending }
+    }
+}
+
+impl Clock for FakeGuest {
+    fn now_ns(&mut self) -> i64 {
+        self.now_ns
+    }
+}
+
+impl System for FakeGuest {
+    fn os_info(&mut self, each: &mut dyn FnMut(OsFact, &[u8])) {
+        for (fact, value) in &self.os_info {
+            each(*fact, value);
+        }
+    }
+
+    fn host_name(&mut self, show: &mut dyn FnMut(&[u8])) {
+        show(&self.host_name);
+    }
+
+    fn users(&mut self, each: &mut dyn FnMut(User<'_>)) {
+        for (name, login_us) in &self.users {
+            each(User { name: name.as_bytes(), login_us: *login_us });
+        }
+    }
+
+    fn load(&mut self) -> [u64; 3] {
+        self.load
     }
 }
 

@@ -1,0 +1,158 @@
+//! What the agent says of this machine, held against what other programs say of it.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use nanoga_tests::agent::Agent;
+use nanoga_tests::client::Client;
+use nanoga_tests::paths;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// An agent with these variables in its environment.
+fn agent_with(variables: &[(&str, &str)]) -> Result<(Agent, Client)> {
+    let dir = TempDir::new()?;
+    let mut command = Command::new(paths::agent_binary()?);
+    command.args(["-m", "unix-listen", "-p"]).arg(dir.path().join("qga.sock")).envs(variables.iter().copied());
+    let agent = Agent::spawn(dir, command)?;
+    agent.wait_for_socket(&agent.socket())?;
+    let host = agent.connect()?;
+    Ok((agent, host))
+}
+
+fn ask(variables: &[(&str, &str)], command: &str) -> Value {
+    agent_with(variables).unwrap().1.ask(command).unwrap()
+}
+
+/// What a program prints, without the newline.
+fn said_by(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program}: {output:?}");
+    String::from_utf8(output.stdout).unwrap().trim_end_matches('\n').to_owned()
+}
+
+#[test]
+fn the_time_is_that_of_other_programs() {
+    let (_agent, mut host) = agent_with(&[]).unwrap();
+    let now = || i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap();
+    let before = now();
+    let time = host.ask("guest-get-time").unwrap().as_i64().unwrap();
+    assert!((before..=now()).contains(&time), "{time}");
+}
+
+#[test]
+fn the_name_of_the_host_is_that_of_uname() {
+    assert_eq!(ask(&[], "guest-get-host-name"), json!({ "host-name": said_by("uname", &["-n"]) }));
+}
+
+#[test]
+fn the_kernel_is_that_of_uname_and_the_distribution_that_of_its_file() {
+    let info = ask(&[], "guest-get-osinfo");
+    for (member, option) in [("kernel-release", "-r"), ("kernel-version", "-v"), ("machine", "-m")] {
+        assert_eq!(info[member], said_by("uname", &[option]));
+    }
+    let script = "unset ID NAME PRETTY_NAME VERSION VERSION_ID VARIANT VARIANT_ID; \
+                  [ -e /etc/os-release ] && . /etc/os-release || . /usr/lib/os-release; \
+                  for value in \"${ID--}\" \"${NAME--}\" \"${PRETTY_NAME--}\" \"${VERSION--}\" \"${VERSION_ID--}\" \
+                  \"${VARIANT--}\" \"${VARIANT_ID--}\"; do printf '%s\\n' \"$value\"; done";
+    let said = said_by("sh", &["-c", script]);
+    let mut expected = 0;
+    let members = ["id", "name", "pretty-name", "version", "version-id", "variant", "variant-id"];
+    for (member, value) in members.iter().zip(said.lines()) {
+        assert_eq!(info[member], if value == "-" { Value::Null } else { value.into() }, "{member}");
+        expected += usize::from(value != "-");
+    }
+    assert!(expected > 0, "this machine has no os-release");
+    assert_eq!(info.as_object().unwrap().len(), 3 + expected);
+}
+
+#[test]
+fn another_os_release_may_be_named_in_the_environment() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("os-release");
+    std::fs::write(&file, "ID='other one'\n# NAME=x\nVERSION_ID=\"1 \\\"2\\\"\"\n").unwrap();
+    let info = ask(&[("QGA_OS_RELEASE", file.to_str().unwrap())], "guest-get-osinfo");
+    assert_eq!((&info["id"], &info["version-id"]), (&json!("other one"), &json!("1 \"2\"")));
+    assert_eq!(info.as_object().unwrap().len(), 5);
+    // A file that is not there says nothing; no other one takes its place.
+    for nowhere in ["/nonexistent", ""] {
+        let info = ask(&[("QGA_OS_RELEASE", nowhere)], "guest-get-osinfo");
+        assert_eq!(info.as_object().unwrap().len(), 3, "{info}");
+    }
+}
+
+#[test]
+fn the_load_is_that_of_the_kernel() {
+    let (_agent, mut host) = agent_with(&[]).unwrap();
+    // The kernel computes it every five seconds; what it prints is rounded to the nearest hundredth.
+    let read = || std::fs::read_to_string("/proc/loadavg").unwrap();
+    loop {
+        let before = read();
+        let load = host.ask("guest-get-load").unwrap();
+        if before.split(' ').take(3).eq(read().split(' ').take(3)) {
+            for (member, printed) in ["load1m", "load5m", "load15m"].iter().zip(before.split(' ')) {
+                let (exact, printed) = (load[member].as_f64().unwrap(), printed.parse::<f64>().unwrap());
+                assert!((exact - printed).abs() < 0.00501, "{load}, but {before}");
+            }
+            return;
+        }
+    }
+}
+
+/// glibc's `struct utmp` on x86_64.
+#[cfg(target_arch = "x86_64")]
+fn utmp_record(kind: u16, user: &str, seconds: u32, microseconds: u32) -> Vec<u8> {
+    let mut record = vec![0; 384];
+    for (at, bytes) in [
+        (0, &kind.to_le_bytes()[..]),
+        (8, b"pts/0"),
+        (44, user.as_bytes()),
+        (76, b"host"),
+        (340, &seconds.to_le_bytes()),
+        (344, &microseconds.to_le_bytes()),
+    ] {
+        record[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    record
+}
+
+/// `/run` of the agent is a folder of ours, in a mount namespace.
+#[cfg(target_arch = "x86_64")]
+fn users(utmp: Option<&[u8]>) -> Value {
+    let dir = TempDir::new().unwrap();
+    let run = dir.path().join("run");
+    std::fs::create_dir(&run).unwrap();
+    if let Some(utmp) = utmp {
+        std::fs::write(run.join("utmp"), utmp).unwrap();
+    }
+    let mut command = Command::new("unshare");
+    if !nix::unistd::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["--mount", "sh", "-c", "mount --bind \"$1\" /run && shift && exec \"$@\"", "sh"]).arg(&run);
+    command.arg(paths::agent_binary().unwrap()).args(["-m", "unix-listen", "-p"]).arg(dir.path().join("qga.sock"));
+    let agent = Agent::spawn(dir, command).unwrap();
+    agent.wait_for_socket(&agent.socket()).unwrap();
+    agent.connect().unwrap().ask("guest-get-users").unwrap()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn users_are_there_once_since_their_first_login() {
+    assert!(Path::new("/var/run").canonicalize().unwrap() == Path::new("/run"), "an odd machine");
+    let file = [
+        utmp_record(2, "reboot", 1_600_000_000, 0),
+        utmp_record(7, "zoe", 1_700_000_300, 123_456),
+        utmp_record(7, "adam", 1_700_000_200, 0),
+        utmp_record(8, "gone", 1_700_000_000, 0),
+        utmp_record(7, "zoe", 1_700_000_100, 999_998),
+    ];
+    assert_eq!(
+        users(Some(&file.concat())),
+        json!([{ "user": "zoe", "login-time": 1700000100.999998 }, { "user": "adam", "login-time": 1700000200 }])
+    );
+    assert_eq!(users(Some(&[])), json!([]));
+    assert_eq!(users(None), json!([]));
+}

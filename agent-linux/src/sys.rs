@@ -6,11 +6,12 @@
 
 use core::ffi::{CStr, c_char};
 use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::ptr;
 
 use agent_core::guest::Errno;
 use linux_raw_sys::{general as kernel, ioctl, netlink};
-use rustix::event::epoll;
+use rustix::event::epoll::{self, EventFlags};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::read;
@@ -118,7 +119,7 @@ pub fn default_signals() {
 }
 
 /// A descriptor from which the blocked signals of this set are read: `signalfd4(2)`, CLOEXEC and non-blocking.
-pub fn signalfd(signals: SignalSet) -> Result<OwnedFd, Errno> {
+pub fn signalfd(signals: SignalSet) -> rustix::io::Result<OwnedFd> {
     // SAFETY: the set is readable for the call.
     let fd = unsafe {
         syscall5(
@@ -159,11 +160,67 @@ pub fn read_file(path: &CStr, buffer: &mut [u8]) -> usize {
     len
 }
 
+/// Bytes of the longest path that [`join`] makes, with its NUL.
+pub const PATH: usize = 256;
+
+/// The path of these parts, one behind the other. One that is too long becomes empty, which names nothing.
+#[inline(never)]
+pub fn join<'b>(space: &'b mut [u8; PATH], parts: &[&[u8]]) -> &'b CStr {
+    let mut len = 0_usize;
+    for part in parts {
+        for byte in *part {
+            if let Some(place) = space.get_mut(len) {
+                *place = *byte;
+            }
+            len = len.wrapping_add(1);
+        }
+    }
+    let end = if len < PATH { len } else { 0 };
+    if let Some(place) = space.get_mut(end) {
+        *place = 0;
+    }
+    // SAFETY: there is a NUL, which was just written.
+    unsafe { CStr::from_ptr(space.as_ptr().cast()) }
+}
+
+/// Goes through the names in a folder, but for those that begin with a dot, and gives the folder along: `getdents64(2)`.
+/// There are none in one that cannot be read.
+///
+/// Not through rustix, whose reader of folders is thrice as large.
+#[inline(never)]
+pub fn list(folder: BorrowedFd<'_>, path: &CStr, each: &mut dyn FnMut(BorrowedFd<'_>, &CStr)) {
+    let Ok(folder) = open(folder, path, OFlags::RDONLY | OFlags::DIRECTORY) else {
+        return;
+    };
+    let folder = folder.as_fd();
+    let mut space = [0_u8; 1024];
+    loop {
+        // SAFETY: the space is writable for the call.
+        let read = unsafe {
+            syscall3(kernel::__NR_getdents64, raw(folder), space.as_mut_ptr().expose_provenance(), space.len())
+        };
+        let mut rest = usize::try_from(read).ok().and_then(|len| space.get(..len)).unwrap_or_default();
+        if rest.is_empty() {
+            return;
+        }
+        // struct linux_dirent64: inode and position, 8 bytes each, length u16, type u8, name with its NUL.
+        while let Some((&[.., l0, l1, _], name)) = rest.split_first_chunk::<19>() {
+            if name.first() != Some(&b'.') {
+                // SAFETY: the kernel ends each name with a NUL.
+                each(folder, unsafe { CStr::from_ptr(name.as_ptr().cast()) });
+            }
+            // Never 0; if it were, this would be the end.
+            let length = usize::from(u16::from_ne_bytes([l0, l1])).wrapping_sub(1);
+            rest = rest.get(length..).and_then(|rest| rest.get(1..)).unwrap_or_default();
+        }
+    }
+}
+
 /// Puts a serial line into raw mode, with these control flags, and drops what came in so far: `TCSETS` and `TCFLSH` of
 /// `ioctl_tty(2)`.
 ///
 /// Not through rustix: it converts speeds, which an emulated line has no use for.
-pub fn make_raw(line: impl AsFd, flags: u32) -> Result<(), Errno> {
+pub fn make_raw(line: impl AsFd, flags: u32) -> rustix::io::Result<()> {
     let mut codes = [0; 19];
     codes[6] = 1; // VMIN: a read returns as soon as there is a byte
     let settings = kernel::termios { c_iflag: 0, c_oflag: 0, c_cflag: flags, c_lflag: 0, c_line: 0, c_cc: codes };
@@ -218,14 +275,31 @@ pub fn print(number: usize, bytes: &[u8]) {
 /// The time that does not run out, for [`epoll_wait`]: -1 as the kernel reads it.
 pub const FOR_EVER: usize = usize::MAX;
 
-/// Waits for events, and no longer than so many milliseconds: `epoll_pwait(2)`. How many there are.
+/// Waits for an event, and no longer than so many milliseconds: `epoll_pwait(2)`. What happened, and to which token; a
+/// signal is no event.
 ///
 /// Not through rustix: it takes seconds and nanoseconds apart and puts them together again.
-pub fn epoll_wait(epoll: impl AsFd, events: &mut [epoll::Event], timeout_ms: usize) -> Result<usize, Errno> {
-    let room = events.len();
-    let events = events.as_mut_ptr().expose_provenance();
-    // SAFETY: the events are writable for the call, and what the kernel writes makes valid ones. There is no mask.
-    checked(unsafe { syscall5(kernel::__NR_epoll_pwait, raw(epoll), events, room, timeout_ms, 0) })
+pub fn epoll_wait(epoll: &OwnedFd, timeout_ms: usize) -> rustix::io::Result<Option<(EventFlags, u64)>> {
+    let mut event = epoll::Event { flags: EventFlags::empty(), data: epoll::EventData::new_u64(0) };
+    let place = (&raw mut event).expose_provenance();
+    // SAFETY: the event is writable for the call, and what the kernel writes makes a valid one. There is no mask.
+    match checked(unsafe { syscall5(kernel::__NR_epoll_pwait, raw(epoll), place, 1, timeout_ms, 0) }) {
+        Ok(0) | Err(rustix::io::Errno::INTR) => Ok(None),
+        // By value: a field of a packed structure has no reference.
+        Ok(_) => Ok(Some(({ event.flags }, { event.data }.u64()))),
+        Err(error) => Err(error),
+    }
+}
+
+/// The next signal that waits in this descriptor, if there is one: `signalfd(2)`.
+pub fn next_signal(signals: &OwnedFd) -> Option<u32> {
+    // struct signalfd_siginfo: its first word is the number of the signal.
+    let mut info = MaybeUninit::<[u32; 32]>::uninit();
+    let size = size_of_val(&info);
+    // SAFETY: the structure is writable for the call.
+    let read = unsafe { syscall3(kernel::__NR_read, raw(signals), info.as_mut_ptr().expose_provenance(), size) };
+    // SAFETY: the kernel wrote all of one, or nothing.
+    (read > 0).then(|| unsafe { info.assume_init_ref() }[0])
 }
 
 /// Milliseconds of a clock that never jumps: `clock_gettime(2)` with `CLOCK_MONOTONIC`.
@@ -274,7 +348,7 @@ pub unsafe fn close_range(first: u32, last: u32) {
 /// The child has the parent's memory and descriptors. It must end by [`exit`] or [`execve`], and not return into code
 /// that believes to be the agent.
 #[inline(never)]
-pub unsafe fn fork() -> Result<usize, Errno> {
+pub unsafe fn fork() -> rustix::io::Result<usize> {
     // SAFETY: without a stack, pointers or CLONE_VM the child goes on alone on a copy of this stack. The order of the
     // zeros differs between architectures and does not matter.
     checked(unsafe { syscall5(kernel::__NR_clone, wide(kernel::SIGCHLD), 0, 0, 0, 0) })
@@ -322,7 +396,7 @@ pub fn execve_fd(program: impl AsFd, arguments: Strings<'_>, environment: String
             wide(kernel::AT_EMPTY_PATH),
         )
     };
-    checked(result).err().unwrap_or(Errno(0))
+    checked(result).err().map_or(Errno(0), errno)
 }
 
 /// Ends the process: `exit_group(2)`.
@@ -349,11 +423,11 @@ pub const fn errno_of(number: u32) -> Errno {
 }
 
 /// What a system call returned: the kernel reports an error as a number between -4095 and -1.
-fn checked(result: isize) -> Result<usize, Errno> {
-    match usize::try_from(result) {
-        Ok(value) => Ok(value),
-        Err(_) => Err(Errno(u16::try_from(result.unsigned_abs()).unwrap_or(0))),
-    }
+fn checked(result: isize) -> rustix::io::Result<usize> {
+    usize::try_from(result).map_err(|_| {
+        let [low, high, ..] = result.wrapping_neg().to_le_bytes();
+        rustix::io::Errno::from_raw_os_error(i32::from(u16::from_le_bytes([low, high])))
+    })
 }
 
 /// A descriptor as the kernel takes it.

@@ -6,6 +6,8 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use rustix::io::{Errno, read};
 
+use crate::sys::{self, PATH};
+
 /// Milliseconds to the first look after something happened: nodes appear before they can be opened.
 const FIRST_MS: u64 = 10;
 
@@ -29,7 +31,8 @@ impl Absent {
         let _ = add_watch(&watch, c"/dev/virtio-ports", appears);
         let path = path.to_bytes();
         let folder_len = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-        let _ = add_watch(&watch, path.get(..folder_len).unwrap_or_default(), appears);
+        let folder = path.get(..folder_len).unwrap_or_default();
+        let _ = add_watch(&watch, sys::join(&mut [0; PATH], &[folder]), appears);
         Ok(Absent { watch, delay_ms: LAST_MS })
     }
 

@@ -2,17 +2,16 @@
 //! name stands in `/sys/class/virtio-ports/vportNpM/name`.
 
 use core::ffi::CStr;
-use core::mem::MaybeUninit;
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{CWD, OFlags, RawDir};
+use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fs::{CWD, OFlags};
 use rustix::io::{Errno, read};
 
-use crate::sys;
+use crate::sys::{self, PATH};
 
 /// Opens the port at a path, or of that name.
 pub(super) fn open(path: &CStr) -> Result<OwnedFd, Errno> {
-    match open_device(CWD, path) {
+    match open_device(path) {
         Err(Errno::NOENT) => open_by_name(path.to_bytes()),
         result => result,
     }
@@ -21,29 +20,28 @@ pub(super) fn open(path: &CStr) -> Result<OwnedFd, Errno> {
 #[inline(never)]
 fn open_by_name(path: &[u8]) -> Result<OwnedFd, Errno> {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    let ports = sys::open(CWD, c"/sys/class/virtio-ports", OFlags::RDONLY)?;
-    let mut space = [MaybeUninit::uninit(); 1024];
-    let mut entries = RawDir::new(&ports, &mut space);
-    while let Some(Ok(entry)) = entries.next() {
-        if has_name(ports.as_fd(), entry.file_name(), name).unwrap_or(false) {
-            return open_device(sys::open(CWD, c"/dev", OFlags::PATH)?.as_fd(), entry.file_name());
+    let mut found = Err(Errno::NOENT);
+    sys::list(CWD, c"/sys/class/virtio-ports", &mut |ports, port| {
+        if found.is_err() && has_name(ports, port.to_bytes(), name) {
+            found = open_device(sys::join(&mut [0; PATH], &[b"/dev/", port.to_bytes()]));
         }
-    }
-    Err(Errno::NOENT)
+    });
+    found
 }
 
 /// A port whose name has not arrived yet has none.
 #[inline(never)]
-fn has_name(ports: BorrowedFd<'_>, port: &CStr, name: &[u8]) -> Result<bool, Errno> {
-    let port = sys::open(ports, port, OFlags::PATH)?;
-    let file = sys::open(port.as_fd(), c"name", OFlags::RDONLY)?;
+fn has_name(ports: BorrowedFd<'_>, port: &[u8], name: &[u8]) -> bool {
+    let Ok(file) = sys::open(ports, sys::join(&mut [0; PATH], &[port, b"/name"]), OFlags::RDONLY) else {
+        return false;
+    };
     let mut text = [0; 128];
-    let len = read(&file, &mut text)?;
+    let len = read(&file, text.as_mut_slice()).unwrap_or(0);
     // The kernel ends it with a newline.
-    Ok(len.checked_sub(1).and_then(|end| text.get(..end)) == Some(name))
+    len.checked_sub(1).and_then(|end| text.get(..end)) == Some(name)
 }
 
 #[inline(never)]
-fn open_device(folder: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
-    sys::open(folder, path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY)
+fn open_device(path: &CStr) -> Result<OwnedFd, Errno> {
+    sys::open(CWD, path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY)
 }

@@ -52,7 +52,7 @@ impl Jobs {
         let slot = self.slots.iter_mut().find(|slot| slot.worker == 0 && slot.pipe.is_none()).ok_or(EAGAIN)?;
         let (from_worker, to_agent) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(sys::errno)?;
         // SAFETY: the child does not come back from `be_worker`.
-        let worker = unsafe { sys::fork() }?;
+        let worker = unsafe { sys::fork() }.map_err(sys::errno)?;
         if worker == 0 {
             be_worker(&to_agent, work);
         }

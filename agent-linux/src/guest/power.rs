@@ -259,18 +259,10 @@ fn open(file: u8, flags: OFlags) -> Result<OwnedFd, Errno> {
 const PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Becomes a program of this folder, if it is there.
-#[allow(unsafe_code, reason = "a C string")]
 fn execute(folder: &[u8], name: &CStr, argument: Option<&CStr>) {
-    let mut path = [0; 64];
-    let mut places = path.iter_mut().take(63);
-    for part in [folder, name.to_bytes()] {
-        for (&byte, place) in part.iter().zip(&mut places) {
-            *place = byte;
-        }
-    }
+    let mut space = [0; sys::PATH];
     // Below the working directory.
-    // SAFETY: the last byte at the latest is a NUL.
-    let path = unsafe { CStr::from_ptr(path.as_ptr().wrapping_add(1).cast()) };
+    let path = sys::tail(sys::join(&mut space, &[folder, name.to_bytes()]), 1);
     sys::execve(path, argument, PATH);
 }
 

@@ -10,6 +10,8 @@ mod clock;
 mod info;
 mod network;
 mod power;
+#[cfg(feature = "storage")]
+mod storage;
 mod sync;
 #[cfg(not(feature = "minimal"))]
 mod system;
@@ -199,6 +201,8 @@ impl<G: Guest + 'static> Command<G> {
         Command::later("guest-suspend-ram", power::suspend_ram, power::suspended).silent(),
         Command::later("guest-suspend-hybrid", power::suspend_hybrid, power::suspended).silent(),
         Command::now("guest-network-get-interfaces", network::interfaces),
+        #[cfg(feature = "storage")]
+        Command::now("guest-get-fsinfo", storage::file_systems),
         #[cfg(not(feature = "minimal"))]
         Command::now("guest-get-host-name", system::host_name),
         #[cfg(not(feature = "minimal"))]

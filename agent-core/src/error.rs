@@ -113,6 +113,8 @@ faults! {
     SuspendHelper = "the helper program '%' returned an unexpected exit status code (#)";
     /// The job could not be started, by the number.
     Job = "failed to create child process: !";
+    /// The list of mounts could not be read, by the number.
+    Mounts = "failed to open mtab file: '/proc/self/mountinfo': !";
     /// The interfaces could not be read, by the number.
     Interfaces = "failed to get network interfaces: !";
 }

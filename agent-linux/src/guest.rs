@@ -1,7 +1,10 @@
 //! The guest as Linux has it: one file a domain, each an implementation of its trait in `agent_core::guest`.
 
 mod clock;
+pub mod disk_address;
+mod fsinfo;
 pub mod job;
+pub mod mounts;
 pub mod netlink;
 pub mod network;
 pub mod os_release;

@@ -5,7 +5,8 @@ use nanoga_tests::guest::Guest;
 use nanoga_tests::qemu::{Board, Machine};
 use serde_json::{Value, json};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
+    "guest-get-fsinfo",
     "guest-get-host-name",
     "guest-get-load",
     "guest-get-osinfo",

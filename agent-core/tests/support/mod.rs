@@ -12,6 +12,7 @@
 
 pub mod claims;
 pub mod model;
+pub mod storage;
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -45,6 +46,7 @@ pub struct FakeGuest {
     pub users: Vec<(&'static str, u64)>,
     pub load: [u64; 3],
     pub now_ns: i64,
+    pub storage: storage::FakeStorage,
 }
 
 pub enum FakeEvent {
@@ -85,6 +87,7 @@ impl Default for FakeGuest {
             users: vec![("zoe", 1_700_000_100_999_998), ("adam", 1_700_000_200_000_000)],
             load: [0, 65536, 42079],
             now_ns: 1_700_000_000_123_456_789,
+            storage: storage::FakeStorage::default(),
         }
     }
 }

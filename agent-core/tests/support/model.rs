@@ -48,6 +48,7 @@ pub fn answer(text: &[u8]) -> Option<Answer> {
         "guest-ping"
         | "guest-info"
         | "guest-network-get-interfaces"
+        | "guest-get-fsinfo"
         | "guest-suspend-disk"
         | "guest-suspend-ram"
         | "guest-suspend-hybrid" => &[],
@@ -72,7 +73,7 @@ pub fn answer(text: &[u8]) -> Option<Answer> {
     let delimited = command == "guest-sync-delimited";
     match command.as_str() {
         "guest-ping" => Some(Answer::Exactly(false, with_id(json!({ "return": {} }), id.as_ref()))),
-        "guest-info" | "guest-network-get-interfaces" => Some(Answer::Something(id)),
+        "guest-info" | "guest-network-get-interfaces" | "guest-get-fsinfo" => Some(Answer::Something(id)),
         _ if wanted.is_empty() => generic("the requested suspend mode is not supported by the guest"),
         _ => Some(Answer::Exactly(delimited, with_id(json!({ "return": number }), id.as_ref()))),
     }

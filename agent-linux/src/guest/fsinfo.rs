@@ -1,0 +1,45 @@
+//! What file systems there are, how full they are, and where their disks are plugged in.
+//!
+//! Only file systems on block devices are asked how full they are: one of a server that does not answer would keep the
+//! agent waiting.
+
+use agent_core::guest::{Errno, FileSystem, FileSystems, Step, Usage};
+use rustix::fd::AsFd;
+use rustix::fs::{CWD, OFlags, statfs};
+
+use super::LinuxGuest;
+use super::disk_address::Node;
+use super::mounts::{Mount, Mounts, Order};
+use crate::sys;
+
+impl FileSystems for LinuxGuest {
+    fn file_systems(&mut self, each: &mut dyn FnMut(&Step<'_>)) -> Result<(), Errno> {
+        let root = sys::open(CWD, self.root, OFlags::PATH).map_err(sys::errno)?;
+        let root = root.as_fd();
+        Mounts::read(root)?.walk(Order::Reverse, &mut |mount| {
+            let device = mount.device.to_bytes();
+            let node = Node::find(root, device);
+            each(&Step::FileSystem(FileSystem {
+                name: node.as_ref().map_or(device, Node::name),
+                mountpoint: mount.point.to_bytes(),
+                kind: mount.kind.to_bytes(),
+                usage: usage(mount),
+            }));
+            if let Some(node) = node {
+                node.disks(root, device, 0, &mut |disk| each(&Step::Disk(*disk)));
+            }
+        });
+        Ok(())
+    }
+}
+
+fn usage(mount: &Mount<'_>) -> Option<Usage> {
+    let found = statfs(mount.point).ok()?;
+    let block = u64::try_from(found.f_frsize).unwrap_or(0);
+    let used = found.f_blocks.wrapping_sub(found.f_bfree);
+    Some(Usage {
+        used: used.wrapping_mul(block),
+        total: used.wrapping_add(found.f_bavail).wrapping_mul(block),
+        total_privileged: found.f_blocks.wrapping_mul(block),
+    })
+}

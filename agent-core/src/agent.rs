@@ -2,7 +2,7 @@
 
 use core::task::Poll;
 
-use crate::commands::{Call, Command, Failed, Permissions, Result, Run};
+use crate::commands::{AUDITED_ARGUMENTS, Call, Command, Failed, Permissions, Result, Run};
 use crate::error::Fault;
 use crate::guest::{Guest, Job};
 use crate::reply::Reply;
@@ -89,6 +89,9 @@ fn dispatch<'c, G: Guest + 'static>(request: &Request<'c>, turn: Turn, call: &mu
     if turn == Turn::Behind && matches!(command.run, Run::Later(..)) {
         return Ok(Outcome::Deferred);
     }
+    if cfg!(not(feature = "minimal")) && command.audited && !resumed {
+        audit(command.name, call);
+    }
     call.reply.begin(command.delimited);
     let outcome = match (command.run, turn) {
         (Run::Now(run), _) => run(call).map(|()| Outcome::Done),
@@ -104,4 +107,14 @@ fn dispatch<'c, G: Guest + 'static>(request: &Request<'c>, turn: Turn, call: &mu
         call.reply.rewind();
     }
     Ok(outcome)
+}
+
+/// Has the guest note what a host wants.
+#[inline(never)]
+fn audit<G: Guest>(command: &str, call: &mut Call<'_, G>) {
+    let mut words = [&[][..]; AUDITED_ARGUMENTS.len()];
+    for (word, name) in words.iter_mut().zip(AUDITED_ARGUMENTS) {
+        *word = call.arguments.text(name);
+    }
+    call.guest.audit(command, &words);
 }

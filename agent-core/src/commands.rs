@@ -176,6 +176,9 @@ impl<G> Clone for Run<G> {
 
 impl<G> Copy for Run<G> {}
 
+/// Arguments that a log may show, by name: none of them is ever a secret.
+pub(crate) const AUDITED_ARGUMENTS: [&str; 4] = ["path", "mode", "time", "username"];
+
 /// A row of the table.
 pub(crate) struct Command<G: 'static> {
     pub(crate) name: &'static str,
@@ -186,6 +189,8 @@ pub(crate) struct Command<G: 'static> {
     pub(crate) delimited: bool,
     /// Does it run while the file systems are frozen?
     pub(crate) while_frozen: bool,
+    /// Is it logged that a host wants it, with [`AUDITED_ARGUMENTS`]?
+    pub(crate) audited: bool,
 }
 
 impl<G: Guest + 'static> Command<G> {
@@ -197,9 +202,9 @@ impl<G: Guest + 'static> Command<G> {
         #[cfg(not(feature = "minimal"))]
         Command::now("guest-get-time", clock::get_time),
         Command::now("guest-info", info::info).while_frozen(),
-        Command::later("guest-suspend-disk", power::suspend_disk, power::suspended).silent(),
-        Command::later("guest-suspend-ram", power::suspend_ram, power::suspended).silent(),
-        Command::later("guest-suspend-hybrid", power::suspend_hybrid, power::suspended).silent(),
+        Command::later("guest-suspend-disk", power::suspend_disk, power::suspended).silent().audited(),
+        Command::later("guest-suspend-ram", power::suspend_ram, power::suspended).silent().audited(),
+        Command::later("guest-suspend-hybrid", power::suspend_hybrid, power::suspended).silent().audited(),
         Command::now("guest-network-get-interfaces", network::interfaces),
         #[cfg(feature = "storage")]
         Command::now("guest-get-fsinfo", storage::file_systems),
@@ -214,11 +219,18 @@ impl<G: Guest + 'static> Command<G> {
     ];
 
     const fn now(name: &'static str, run: Start<G, ()>) -> Self {
-        Command { name, run: Run::Now(run), answers: true, delimited: false, while_frozen: false }
+        Command { name, run: Run::Now(run), answers: true, delimited: false, while_frozen: false, audited: false }
     }
 
     const fn later(name: &'static str, start: Start<G, Job>, finish: Finish<G>) -> Self {
-        Command { name, run: Run::Later(start, finish), answers: true, delimited: false, while_frozen: false }
+        Command {
+            name,
+            run: Run::Later(start, finish),
+            answers: true,
+            delimited: false,
+            while_frozen: false,
+            audited: false,
+        }
     }
 
     /// Success sends nothing.
@@ -228,6 +240,11 @@ impl<G: Guest + 'static> Command<G> {
 
     const fn delimited(self) -> Self {
         Command { delimited: true, ..self }
+    }
+
+    /// It changes something, so a log shall tell.
+    const fn audited(self) -> Self {
+        Command { audited: true, ..self }
     }
 
     const fn while_frozen(self) -> Self {

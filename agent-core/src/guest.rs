@@ -31,6 +31,10 @@ pub trait Guest: Clock + FileSystems + Network + Power + System {
     /// Are its file systems frozen? Then only commands run that write nowhere: the others would wait for the thaw.
     fn is_frozen(&self) -> bool;
 
+    /// A host is about to change something: notes the command, and with what arguments as far as they may be known. An
+    /// empty word is none.
+    fn audit(&mut self, command: &str, words: &[&[u8]]);
+
     /// Nobody waits for this job any more (its host has gone). It runs to its end; its result is dropped.
     fn abandon(&mut self, job: Job);
 }

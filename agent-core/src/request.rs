@@ -91,6 +91,13 @@ impl<'f> Arguments<'f> {
         members(self.object).find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
     }
 
+    /// What a log may show of an argument: its text without quotes, or nothing if it is not there.
+    #[inline(never)]
+    pub(crate) fn text(&self, name: &str) -> &'f [u8] {
+        let value = members(self.object).find(|(key, _)| *key == name.as_bytes()).map_or(&[][..], |(_, value)| value);
+        c_string(value).map_or(value, CStr::to_bytes)
+    }
+
     /// The name of the first argument that was not asked for.
     pub(crate) fn unexpected(&self) -> Option<&'f [u8]> {
         let asked = |key: &[u8]| self.asked.iter().any(|name| key == name.as_bytes());

@@ -49,6 +49,23 @@ fn a_command_that_is_not_allowed_is_disabled_and_said_to_be() {
     }
 }
 
+#[cfg(not(feature = "minimal"))]
+#[test]
+fn what_changes_the_guest_is_audited_once_and_nothing_else_is() {
+    let mut host = Host::new();
+    host.send(PING.as_bytes());
+    host.send(br#"{"execute":"guest-info"}{"execute":"guest-network-get-interfaces"}{"execute":"guest-nonsense"}"#);
+    assert_eq!(host.agent.guest.audits, [""; 0]);
+    host.send(br#"{"execute":"guest-ping"}{"execute":"guest-suspend-ram"}"#);
+    assert_eq!(host.agent.guest.audits, ["guest-suspend-ram"]);
+    // What is refused for its arguments shows with those that may be known.
+    host.send(br#"{"execute":"guest-suspend-disk","arguments":{"time":-5,"password":"x","path":"\n\"","mode":""}}"#);
+    assert_eq!(host.agent.guest.audits[1..], ["guest-suspend-disk \n\" -5"]);
+    host.agent.restrict(&|name| name != "guest-suspend-ram");
+    host.send(br#"{"execute":"guest-suspend-ram"}"#);
+    assert_eq!(host.agent.guest.audits.len(), 2);
+}
+
 #[test]
 fn while_the_file_systems_are_frozen_only_what_writes_nowhere_runs() {
     let mut host = Host::with_guest(FakeGuest { frozen: true, ..FakeGuest::default() });

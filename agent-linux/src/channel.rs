@@ -16,9 +16,9 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, read, write};
 
 use crate::guest::LinuxGuest;
-use crate::log::{reason, say};
+use crate::log::{INFO, reason, say, tell};
 use crate::memory::{self, ChannelMemory, INPUT};
-use crate::options::{Method, Options, Place};
+use crate::options::{Method, Name, Options, Place};
 use crate::spool::Spool;
 use crate::sys;
 
@@ -34,6 +34,9 @@ const LEFTOVER_READS: usize = 256;
 
 /// Milliseconds before another try at what just failed.
 const RETRY_MS: u64 = 1_000;
+
+/// Milliseconds between looks for what nothing will announce, with `--retry-path`: as in the reference.
+const BLIND_MS: u64 = 5_000;
 
 /// A request, a read or a reply of more bytes than this touched pages that go back afterwards.
 const BULK_BYTES: usize = 4096;
@@ -84,6 +87,8 @@ enum Flow {
 pub struct Channel {
     place: Place,
     verbose: bool,
+    /// Wait for what cannot be opened, from the start.
+    retry: bool,
     /// Tells this channel's events from those of others.
     token: usize,
     line: Line,
@@ -114,6 +119,7 @@ impl Channel {
         Channel {
             place: *place,
             verbose: options.verbose,
+            retry: options.is_on(Name::RetryPath),
             token,
             line: Line::Listening,
             listener: None,
@@ -134,17 +140,30 @@ impl Channel {
     #[inline(never)]
     pub fn open(&mut self) -> Result<(), Errno> {
         match open_line(&self.place) {
-            Ok(stream) if self.place.method == Method::UnixListen => self.listener = Some(stream),
-            Ok(stream) => self.line = Line::Stream(stream),
+            Ok(opened) => self.take(opened),
             Err(Errno::BUSY) => {
                 say(b"% is held by another process: waiting for it", &[self.place.path.to_bytes()]);
                 let absent = Absent::new(self.place.path)?;
                 absent.watch_closing(self.place.path);
                 self.line = Line::Absent(absent);
             }
+            Err(error) if self.retry => {
+                say(b"%: %: waiting for it", &[self.place.path.to_bytes(), reason(sys::errno(error))]);
+                self.watch_for_device();
+            }
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Goes on with what has been opened.
+    fn take(&mut self, opened: OwnedFd) {
+        if self.place.method.listens() {
+            self.listener = Some(opened);
+            self.change_line(Line::Listening);
+        } else {
+            self.change_line(Line::Stream(opened));
+        }
     }
 
     fn event_data(&self) -> EventData {
@@ -447,23 +466,29 @@ impl Channel {
     #[inline(never)]
     fn look_for_device(&mut self) {
         let opened = open_line(&self.place);
-        let busy = matches!(opened, Err(Errno::BUSY));
-        if let Ok(stream) = opened {
-            self.change_line(Line::Stream(stream));
-            self.opened_ms = sys::monotonic_ms();
-            self.report(b"opened again");
-        } else if let Line::Absent(absent) = &mut self.line {
-            if busy {
-                absent.watch_closing(self.place.path);
+        match (opened, &mut self.line) {
+            (Ok(opened), _) => {
+                self.take(opened);
+                self.opened_ms = sys::monotonic_ms();
+                self.report(b"opened again");
             }
-            self.deadline_ms = absent.next_look().map_or(NEVER, after_ms);
+            (Err(error), Line::Absent(absent)) => {
+                if error == Errno::BUSY {
+                    absent.watch_closing(self.place.path);
+                }
+                // Nothing may ever say that something else is no longer in the way.
+                let blind = self.retry && (absent.is_blind() || !matches!(error, Errno::NOENT | Errno::BUSY));
+                let next = absent.next_look().or(blind.then_some(BLIND_MS));
+                self.deadline_ms = next.map_or(NEVER, after_ms);
+            }
+            _ => {}
         }
     }
 
     #[inline(never)]
     fn report(&self, what: &[u8]) {
         if self.verbose {
-            say(b"%: %", &[self.place.path.to_bytes(), what]);
+            tell(INFO, b"%: %", &[self.place.path.to_bytes(), what]);
         }
     }
 }
@@ -475,6 +500,7 @@ fn open_line(place: &Place) -> Result<OwnedFd, Errno> {
         Method::VirtioSerial => virtio_serial::open(place.path),
         Method::IsaSerial => isa_serial::open(place.path),
         Method::UnixListen => unix::listen(place.path),
+        Method::Passed => sys::passed_listener(place.path),
     }
 }
 

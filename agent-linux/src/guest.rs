@@ -19,6 +19,8 @@ use agent_core::guest::{Guest, Job};
 use job::Jobs;
 use network::Buffers;
 
+use crate::log;
+use crate::options::Options;
 use crate::state::State;
 use crate::sys::Strings;
 
@@ -30,6 +32,8 @@ pub struct LinuxGuest {
     last_suspend: Job,
     /// The variables that the agent was started with.
     environment: Strings<'static>,
+    /// How the agent shall run.
+    options: &'static Options,
     /// What outlives the agent.
     pub state: State,
     /// Where `/sys`, `/proc` and `/usr` are.
@@ -37,10 +41,10 @@ pub struct LinuxGuest {
 }
 
 impl LinuxGuest {
-    /// A guest that uses this memory, and an agent with these variables and its state in this folder.
-    pub fn new(buffers: &'static mut Buffers, environment: Strings<'static>, state_dir: &'static CStr) -> Self {
-        let state = State::new(state_dir);
-        Self { buffers, jobs: Jobs::default(), last_suspend: Job(0), environment, state, root: c"/" }
+    /// A guest that uses this memory, and an agent that was started with these variables and options.
+    pub fn new(buffers: &'static mut Buffers, environment: Strings<'static>, options: &'static Options) -> Self {
+        let state = State::new(options.state_dir());
+        Self { buffers, jobs: Jobs::default(), last_suspend: Job(0), environment, options, state, root: c"/" }
     }
 
     /// The value of a variable of the agent's.
@@ -57,6 +61,10 @@ impl LinuxGuest {
 impl Guest for LinuxGuest {
     fn is_frozen(&self) -> bool {
         false
+    }
+
+    fn audit(&mut self, command: &str, words: &[&[u8]]) {
+        log::audit(command.as_bytes(), words);
     }
 
     fn abandon(&mut self, job: Job) {

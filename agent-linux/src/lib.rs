@@ -23,8 +23,10 @@ pub mod arch;
 pub mod channel;
 pub mod cli;
 pub mod config;
+mod daemon;
 mod event_loop;
 pub mod guest;
+mod limits;
 pub mod log;
 pub mod memory;
 pub mod options;
@@ -33,13 +35,16 @@ pub mod state;
 pub mod sys;
 #[cfg(test)]
 mod testing;
+pub mod text;
 
 use agent_core::Agent;
 use agent_core::guest::Errno;
 use heapless::Vec;
+use rustix::process::getpid;
 
 use channel::Channel;
 use cli::Action;
+use daemon::PidFile;
 use guest::LinuxGuest;
 use log::{reason, say};
 use memory::{All, CHANNELS, Memory};
@@ -73,14 +78,17 @@ pub fn run(
     sys::keep_standard_descriptors();
     let All { config, memory } = memory;
     let Small { channels, options } = small;
-    match read(arguments, environment, &mut config.0, options) {
-        Ok(Action::Go) if options.is_on(Name::DumpConf) => options.dump(&mut |text| sys::print(1, text)),
-        Ok(Action::Go) => return serve(options, environment, memory, channels),
-        Ok(Action::Print(what)) => print(what),
-        Err(Error(form, words)) => {
-            say(form.as_bytes(), &words);
-            return 1;
+    let result = match read(arguments, environment, &mut config.0, options) {
+        Ok(Action::Go) => serve(options, environment, memory, channels),
+        Ok(Action::Print(what)) => {
+            print(what, options);
+            Ok(())
         }
+        Err(error) => Err(error),
+    };
+    if let Err(Error(form, words)) = result {
+        say(form.as_bytes(), &words);
+        return 1;
     }
     0
 }
@@ -95,7 +103,10 @@ fn read(
 ) -> Result<Action, Error> {
     arguments.next();
     let action = cli::parse(&mut { arguments }, options)?;
-    if FULL && action == Action::Go {
+    if action != Action::Go {
+        return Ok(action);
+    }
+    if FULL {
         let named = options.word(Name::Config);
         let path = named.or_else(|| environment.value(b"QGA_CONF")).unwrap_or(c"/etc/qemu/qemu-ga.conf");
         *options = Options::NONE;
@@ -104,20 +115,22 @@ fn read(
         cli::parse(&mut arguments, options)?;
     }
     options.finish()?;
-    Ok(action)
+    Ok(if options.is_on(Name::DumpConf) { Action::Print(Name::DumpConf) } else { action })
 }
 
 /// Prints what this option is about.
 #[inline(never)]
-fn print(what: Name) {
+fn print(what: Name, options: &Options) {
+    let out = &mut |text: &[u8]| sys::print(1, text);
     match what {
-        Name::Version => sys::print(1, VERSION_LINE.as_bytes()),
-        Name::Help => options::help(&mut |text| sys::print(1, text)),
-        Name::Limits => {}
+        Name::Version => out(VERSION_LINE.as_bytes()),
+        Name::Help => options::help(out),
+        Name::Limits => limits::print(out),
+        Name::DumpConf => options.dump(out),
         _ => {
             for name in Agent::<LinuxGuest>::commands() {
-                sys::print(1, name.as_bytes());
-                sys::print(1, b"\n");
+                out(name.as_bytes());
+                out(b"\n");
             }
         }
     }
@@ -125,32 +138,50 @@ fn print(what: Name) {
 
 /// Opens the channels, then serves them until a signal ends it.
 fn serve(
-    options: &Options,
+    options: &'static mut Options,
     environment: Strings<'static>,
     memory: &'static mut Memory,
     channels: &'static mut Vec<Channel, CHANNELS>,
-) -> u8 {
+) -> Result<(), Error> {
+    if FULL {
+        options.take_passed(environment, u64::from(getpid().as_raw_nonzero().get().unsigned_abs()));
+    }
+    let options: &'static Options = options;
+    let mut pid_file = None;
+    if options.is_on(Name::Daemonize) {
+        pid_file = Some(PidFile::take(options.word(Name::Pidfile).unwrap_or_default())?);
+    }
+    let mut log = None;
+    if let Some(path) = options.word(Name::Logfile).filter(|path| !path.is_empty()) {
+        log = Some(log::open(path).map_err(|error| failure(path.to_bytes(), sys::errno(error)))?);
+    }
     for (place, memory) in options.channels.iter().zip(&mut memory.channels) {
         let mut channel = Channel::new(place, channels.len(), options, memory);
-        if let Err(error) = channel.open() {
-            return failed(place.path.to_bytes(), sys::errno(error));
-        }
+        channel.open().map_err(|error| failure(place.path.to_bytes(), sys::errno(error)))?;
         let _ = channels.push(channel);
     }
-    let mut agent = Agent::new(LinuxGuest::new(&mut memory.network, environment, options.state_dir()));
+    if let Some(pid_file) = &pid_file
+        && !pid_file.detach().map_err(|error| failure(b"fork", sys::errno(error)))?
+    {
+        return Ok(());
+    }
+    if let Some(log) = log {
+        log::turn_to(log);
+    }
+    let mut agent = Agent::new(LinuxGuest::new(&mut memory.network, environment, options));
     if FULL {
         agent.restrict(&|command| options.allows(command));
     }
     if cfg!(feature = "files") {
         agent.guest.state.prepare();
     }
-    match event_loop::run(&mut agent, channels) {
-        Ok(()) => 0,
-        Err((what, error)) => failed(what, error),
+    let end = event_loop::run(&mut agent, channels).map_err(|(what, error)| failure(what, error));
+    if let Some(pid_file) = pid_file {
+        pid_file.remove();
     }
+    end
 }
 
-fn failed(what: &[u8], error: Errno) -> u8 {
-    say(b"%: %", &[what, reason(error)]);
-    1
+fn failure(what: &'static [u8], error: Errno) -> Error {
+    Error("%: %", [what, reason(error)])
 }

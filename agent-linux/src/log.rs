@@ -1,16 +1,30 @@
-//! Lines on standard error. Each is written at once, so that lines of several processes do not mix.
+//! Lines for whoever runs the agent: on standard error, or in a file that took its place.
+//!
+//! Each is written at once, so that lines of several processes do not mix. What is shown of a host's words can neither
+//! end a line nor make a terminal do anything.
 
+use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use agent_core::error::errno_text;
 use agent_core::guest::Errno;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::stdio::dup2_stderr;
 
 use crate::sys;
+use crate::text::decimal;
 
 /// Bytes of a line; what is longer is cut.
 const LINE: usize = 512;
 
+/// The levels, as GLib names them.
+pub const WARNING: &[u8] = b"warning";
+/// Nothing is wrong, but somebody may want to know.
+pub const INFO: &[u8] = b"info";
+
 static MUTED: AtomicBool = AtomicBool::new(false);
+static IN_FILE: AtomicBool = AtomicBool::new(false);
 
 /// Says nothing from now on, or speaks again: while file systems are frozen a line would wait for the thaw, and whoever
 /// writes it with it.
@@ -18,18 +32,58 @@ pub fn mute(muted: bool) {
     MUTED.store(muted, Ordering::Relaxed);
 }
 
-/// Says something in one line, behind the agent's name. `%` stands for the words, one after the other.
-#[inline(never)]
+/// Opens a log. A pipe that nobody reads does not hold the agent up.
+pub fn open(path: &CStr) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::from_raw_mode(0o600))
+}
+
+/// From now on lines go there, each with its time.
+pub fn turn_to(file: impl AsFd) {
+    IN_FILE.store(dup2_stderr(file).is_ok(), Ordering::Relaxed);
+}
+
+/// Says that something is not as it should be. `%` stands for the words, one after the other.
 pub fn say(form: &[u8], words: &[&[u8]]) {
+    tell(WARNING, form, words);
+}
+
+/// Says that a host wants a command, and what words it has about it: at most four.
+pub fn audit(command: &[u8], words: &[&[u8]]) {
+    // As much of it as there are words.
+    let form = b"% called: \"%\", \"%\", \"%\", \"%\"";
+    let mut end = 8usize;
+    let mut shown: [&[u8]; 5] = [command, b"", b"", b"", b""];
+    let words = words.iter().filter(|word| !word.is_empty());
+    for (place, word) in shown.iter_mut().skip(1).zip(words) {
+        *place = word;
+        end = end.wrapping_add(5);
+    }
+    tell(INFO, form.get(..end).unwrap_or_default(), &shown);
+}
+
+/// Says something in one line.
+#[inline(never)]
+pub fn tell(level: &[u8], form: &[u8], words: &[&[u8]]) {
     if MUTED.load(Ordering::Relaxed) {
         return;
     }
     let mut line = Line { bytes: [0; LINE], len: 0 };
     let mut words = words.iter();
-    line.add(b"nanoga: ");
+    if IN_FILE.load(Ordering::Relaxed) {
+        let [seconds, nanoseconds] = sys::realtime().map(i64::unsigned_abs);
+        line.add(decimal(seconds, 1, &mut [0; 20]));
+        line.add(b".");
+        line.add(decimal(nanoseconds / 1000, 6, &mut [0; 20]));
+        line.add(b": ");
+        line.add(level);
+    } else {
+        line.add(b"nanoga");
+    }
+    line.add(b": ");
     for byte in form {
-        match (byte, words.as_slice()) {
-            (b'%', [_, ..]) => line.add(words.next().copied().unwrap_or_default()),
+        match byte {
+            b'%' => line.escape(words.next().copied().unwrap_or_default()),
             _ => line.add(&[*byte]),
         }
     }
@@ -56,10 +110,45 @@ impl Line {
     fn add(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if let Some(place) = self.bytes.get_mut(self.len) {
-                // What a terminal would obey must not come from a path.
-                *place = if byte.is_ascii_control() && *byte != b'\n' { b'?' } else { *byte };
+                *place = *byte;
                 self.len = self.len.wrapping_add(1);
             }
         }
+    }
+
+    /// What a terminal would obey, what is not ASCII and what a form puts around a word becomes `\xNN`.
+    #[inline(never)]
+    fn escape(&mut self, word: &[u8]) {
+        for byte in word {
+            if matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\') {
+                self.add(&[*byte]);
+                continue;
+            }
+            self.add(b"\\x");
+            for digit in [byte >> 4, byte & 15] {
+                self.add(&[b"0123456789abcdef".get(usize::from(digit)).copied().unwrap_or_default()]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_can_neither_end_a_line_nor_look_like_the_end_of_a_word() {
+        let mut line = Line { bytes: [0; LINE], len: 0 };
+        line.escape(b"a b\n\"\\\x1b[2J\x7f\xc3\xa4~");
+        let want = br"a b\x0a\x22\x5c\x1b[2J\x7f\xc3\xa4~";
+        assert_eq!(line.bytes[..line.len], want[..]);
+    }
+
+    #[test]
+    fn a_line_is_cut_where_it_gets_too_long() {
+        let mut line = Line { bytes: [0; LINE], len: 0 };
+        line.add(&[b'x'; 1000]);
+        line.escape(&[b'\n'; 1000]);
+        assert_eq!(line.bytes, [b'x'; LINE]);
     }
 }

@@ -9,6 +9,8 @@ use agent_core::limits::{REQUEST_BYTES, REQUEST_BYTES_MIN};
 use heapless::Vec;
 
 use crate::memory::CHANNELS;
+use crate::sys::Strings;
+use crate::text;
 
 /// Options that may be given, in the configuration and on the command line together. Beyond: an error at the start.
 const GIVEN: usize = 48;
@@ -159,10 +161,22 @@ pub enum Method {
     IsaSerial,
     /// A unix socket that hosts connect to.
     UnixListen,
+    /// The same, which whoever started the agent has opened for it: `sd_listen_fds(3)`.
+    Passed,
 }
 
-/// Their names, in the order of the variants.
-pub const METHODS: [(&[u8], Method); 3] = [
+impl Method {
+    /// Do hosts connect to it?
+    pub fn listens(self) -> bool {
+        matches!(self, Method::UnixListen | Method::Passed)
+    }
+}
+
+/// The sockets that may be passed, by the numbers of their descriptors.
+const PASSED: [&CStr; CHANNELS] = [c"3", c"4", c"5", c"6"];
+
+/// The names of those that can be chosen.
+const METHODS: [(&[u8], Method); 3] = [
     (b"virtio-serial", Method::VirtioSerial),
     (b"isa-serial", Method::IsaSerial),
     (b"unix-listen", Method::UnixListen),
@@ -314,15 +328,14 @@ impl Options {
                 Name::FsfreezeHook => self.freeze_hook = Some(if value.is_empty() { HOOK } else { value }),
                 Name::Verbose => self.verbose = value == c"true",
                 Name::MaxRequest => {
-                    self.max_request = parse_number(value.to_bytes(), REQUEST_BYTES);
+                    self.max_request = number_up_to(value, REQUEST_BYTES);
                     if !(REQUEST_BYTES_MIN..=REQUEST_BYTES).contains(&self.max_request) {
                         let form = "--max-request must be a number from 1024 to 262144, not '%'";
                         return Err(Error::of(form, value.to_bytes()));
                     }
                 }
                 Name::FreezeTimeout => {
-                    let seconds = parse_number(value.to_bytes(), FREEZE_TIMEOUT_S);
-                    self.freeze_timeout_s = u32::try_from(seconds).unwrap_or(0);
+                    self.freeze_timeout_s = u32::try_from(number_up_to(value, FREEZE_TIMEOUT_S)).unwrap_or(0);
                     if self.freeze_timeout_s == 0 {
                         let form = "--freeze-timeout must be a number of seconds from 1 to 86400, not '%'";
                         return Err(Error::of(form, value.to_bytes()));
@@ -339,11 +352,27 @@ impl Options {
                 place.path = match place.method {
                     Method::VirtioSerial => c"/dev/virtio-ports/org.qemu.guest_agent.0",
                     Method::IsaSerial => c"/dev/ttyS0",
-                    Method::UnixListen => return Err(Error::of("method '%' needs a path: -p PATH", b"unix-listen")),
+                    Method::UnixListen | Method::Passed => {
+                        return Err(Error::of("method '%' needs a path: -p PATH", b"unix-listen"));
+                    }
                 };
             }
         }
         Ok(())
+    }
+
+    /// Sockets that were passed to this process take the place of all channels.
+    #[inline(never)]
+    pub fn take_passed(&mut self, environment: Strings<'_>, pid: u64) {
+        let number = |name| environment.value(name).map_or(0, |value| text::number(value.to_bytes(), u64::MAX));
+        let count = number(b"LISTEN_FDS");
+        if count == 0 || number(b"LISTEN_PID") != pid {
+            return;
+        }
+        self.channels.clear();
+        for path in PASSED.iter().take(usize::try_from(count).unwrap_or(0)) {
+            let _ = self.channels.push(Place { method: Method::Passed, path });
+        }
     }
 
     /// Tells the configuration file that means the same, piece by piece, as the reference prints it. Of several
@@ -427,17 +456,9 @@ fn matches_pattern(pattern: &[u8], word: &[u8]) -> bool {
     }
 }
 
-/// The number, or 0 if it is none or larger than this.
-fn parse_number(digits: &[u8], largest: usize) -> usize {
-    let mut number = 0usize;
-    for byte in digits {
-        let digit = byte.wrapping_sub(b'0');
-        number = number.wrapping_mul(10).wrapping_add(usize::from(digit));
-        if digit > 9 || number > largest {
-            return 0;
-        }
-    }
-    number
+fn number_up_to(digits: &CStr, largest: usize) -> usize {
+    let largest = u64::try_from(largest).unwrap_or(0);
+    usize::try_from(text::number(digits.to_bytes(), largest)).unwrap_or(0)
 }
 
 /// The channels, for tests.

@@ -11,7 +11,6 @@ use core::panic::PanicInfo;
 use agent_linux::sys::{self, Strings};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, OFlags};
-use rustix::process::{Pid, getpid};
 use rustix::thread::{Timespec, nanosleep};
 
 /// The exit status of a program that abort(3) ended, as a shell reports it: where a new start is impossible.
@@ -25,8 +24,6 @@ struct Restart {
     program: OwnedFd,
     arguments: Strings<'static>,
     environment: Strings<'static>,
-    /// The agent itself: a forked worker that panics only ends.
-    pid: Pid,
 }
 
 /// Written once by [`prepare`], read by the handler.
@@ -35,7 +32,7 @@ static mut RESTART: Option<Restart> = None;
 /// Remembers how this program was started. To be called once, first of all.
 pub(crate) fn prepare(arguments: Strings<'static>, environment: Strings<'static>) {
     if let Ok(program) = sys::open(CWD, c"/proc/self/exe", OFlags::PATH) {
-        let restart = Some(Restart { program, arguments, environment, pid: getpid() });
+        let restart = Some(Restart { program, arguments, environment });
         // SAFETY: there is one thread and nobody has a reference yet.
         unsafe { (&raw mut RESTART).write(restart) };
     }
@@ -46,7 +43,8 @@ fn panic(_: &PanicInfo<'_>) -> ! {
     let restart = &raw const RESTART;
     // SAFETY: there is one thread, and nothing is written any more after `prepare`.
     if let Some(restart) = unsafe { &*restart }
-        && restart.pid == getpid()
+        // A forked worker only ends.
+        && !sys::is_copy()
     {
         let _ = nanosleep(&PAUSE);
         sys::execve_fd(&restart.program, restart.arguments, restart.environment);

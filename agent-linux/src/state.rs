@@ -12,6 +12,7 @@ use rustix::io::{Errno, read, write};
 
 use crate::log::{reason, say};
 use crate::sys;
+use crate::text::{self, decimal};
 
 /// The file, and the one that takes its place when it is complete.
 const FILE: &CStr = c"qga.state";
@@ -46,7 +47,7 @@ impl State {
         let mut path = [0; PATH];
         for (at, byte) in self.folder.to_bytes_with_nul().iter().enumerate() {
             if matches!(byte, b'/' | 0) && at > 0 {
-                let _ = mkdirat(CWD, text(&path), Mode::from_raw_mode(0o755));
+                let _ = mkdirat(CWD, c_string(&path), Mode::from_raw_mode(0o755));
             }
             match path.get_mut(at) {
                 Some(place) if at < PATH - 1 => *place = *byte,
@@ -97,12 +98,7 @@ impl State {
         let mut text = [0; 64];
         let mut length = 0usize;
         let mut digits = [0; 20];
-        let mut rest = next;
-        for place in digits.iter_mut().rev() {
-            *place = b'0' | (rest % 10).to_le_bytes()[0];
-            rest /= 10;
-        }
-        let digits = digits.iter().skip_while(|digit| **digit == b'0');
+        let digits = decimal(next, 1, &mut digits);
         for (place, byte) in text.iter_mut().zip(GROUP.iter().chain(KEY).chain(digits).chain(b"\n")) {
             *place = *byte;
             length = length.wrapping_add(1);
@@ -128,21 +124,14 @@ impl State {
 }
 
 /// The text up to the first NUL.
-fn text(bytes: &[u8]) -> &CStr {
+fn c_string(bytes: &[u8]) -> &CStr {
     CStr::from_bytes_until_nul(bytes).unwrap_or_default()
 }
 
 /// The number in the text of the file, if it can be one of the next handle.
 fn number(text: &[u8]) -> Option<u64> {
     let digits = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(KEY))?;
-    let mut number = 0u64;
-    for byte in digits {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 || number > u64::MAX / 64 {
-            return None;
-        }
-        number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
-    }
+    let number = text::number(digits, u64::MAX / 16);
     (number > 0).then_some(number)
 }
 

@@ -8,15 +8,17 @@ use core::ffi::{CStr, c_char};
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ptr;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use agent_core::guest::Errno;
-use linux_raw_sys::{general as kernel, ioctl, netlink};
+use linux_raw_sys::{general as kernel, ioctl, net, netlink};
 use rustix::event::epoll::{self, EventFlags};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::read;
 
 use crate::arch::{syscall3, syscall5};
+use crate::text;
 
 /// A NULL-terminated array of C strings, as `execve(2)` takes and `_start` finds it.
 #[derive(Clone, Copy)]
@@ -324,6 +326,42 @@ fn clock(clock: u32) -> [i64; 2] {
     now
 }
 
+/// Locks a whole file for writing, unless another process has: `F_OFD_SETLK` of `fcntl(2)`. The lock is in the way of
+/// those of lockf(3) too, which qemu-ga(8) takes, and belongs to the open file: a forked process keeps it.
+pub fn lock(file: impl AsFd) -> rustix::io::Result<()> {
+    let lock = kernel::flock {
+        l_type: 1,   // F_WRLCK, asm-generic/fcntl.h
+        l_whence: 0, // SEEK_SET
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    let lock = (&raw const lock).expose_provenance();
+    // SAFETY: the structure is readable for the call.
+    checked(unsafe { syscall3(kernel::__NR_fcntl, raw(file), wide(kernel::F_OFD_SETLK), lock) }).map(drop)
+}
+
+/// A descriptor for the socket that was passed to the process under this number, if hosts can connect to it. That
+/// number stays open: should the agent start anew, it finds it again.
+///
+/// Not through rustix: it checks what the kernel returns with an assertion that formats numbers.
+pub fn passed_listener(number: &CStr) -> rustix::io::Result<OwnedFd> {
+    let number = usize::try_from(text::number(number.to_bytes(), 255)).unwrap_or(0);
+    let (mut listens, mut len) = (0_u32, size_of::<u32>());
+    // SAFETY: the option's value and its length are writable for the call; the new descriptor is nobody else's.
+    unsafe {
+        let value = (&raw mut listens).expose_provenance();
+        let (level, option) = (wide(net::SOL_SOCKET), wide(net::SO_ACCEPTCONN));
+        syscall5(kernel::__NR_getsockopt, number, level, option, value, (&raw mut len).expose_provenance());
+        let copy = syscall3(kernel::__NR_fcntl, number, wide(kernel::F_DUPFD_CLOEXEC), 3);
+        if listens != 1 || copy < 0 {
+            return Err(rustix::io::Errno::NOTSOCK);
+        }
+        syscall3(kernel::__NR_fcntl, number, wide(kernel::F_SETFL), wide(kernel::O_NONBLOCK));
+        Ok(OwnedFd::from_raw_fd(RawFd::try_from(copy).unwrap_or(RawFd::MAX)))
+    }
+}
+
 /// Closes every descriptor from `first` to `last`: `close_range(2)`.
 ///
 /// # Safety
@@ -351,7 +389,23 @@ pub unsafe fn close_range(first: u32, last: u32) {
 pub unsafe fn fork() -> rustix::io::Result<usize> {
     // SAFETY: without a stack, pointers or CLONE_VM the child goes on alone on a copy of this stack. The order of the
     // zeros differs between architectures and does not matter.
-    checked(unsafe { syscall5(kernel::__NR_clone, wide(kernel::SIGCHLD), 0, 0, 0, 0) })
+    let child = checked(unsafe { syscall5(kernel::__NR_clone, wide(kernel::SIGCHLD), 0, 0, 0, 0) });
+    if child == Ok(0) {
+        IS_COPY.store(true, Ordering::Relaxed);
+    }
+    child
+}
+
+static IS_COPY: AtomicBool = AtomicBool::new(false);
+
+/// Is this a forked copy of the agent, and not the agent itself?
+pub fn is_copy() -> bool {
+    IS_COPY.load(Ordering::Relaxed)
+}
+
+/// From now on this copy is the agent.
+pub fn become_agent() {
+    IS_COPY.store(false, Ordering::Relaxed);
 }
 
 /// For [`wait`]: any child.

@@ -33,6 +33,8 @@ pub struct FakeGuest {
     pub suspend: Result<(), SuspendError>,
     /// What was asked of it.
     pub suspends: Vec<Suspend>,
+    /// What it was told to note.
+    pub audits: Vec<String>,
     /// Jobs that run until [`FakeGuest::end_jobs`].
     pub running: Vec<Job>,
     pub ended: Vec<Job>,
@@ -71,6 +73,7 @@ impl Default for FakeGuest {
             frozen: false,
             suspend: Err(SuspendError::Unsupported),
             suspends: Vec::new(),
+            audits: Vec::new(),
             running: Vec::new(),
             ended: Vec::new(),
             abandoned: Vec::new(),
@@ -101,6 +104,11 @@ impl FakeGuest {
 impl Guest for FakeGuest {
     fn is_frozen(&self) -> bool {
         self.frozen
+    }
+
+    fn audit(&mut self, command: &str, words: &[&[u8]]) {
+        let words = words.iter().filter(|word| !word.is_empty()).map(|word| String::from_utf8_lossy(word));
+        self.audits.push([command.into()].into_iter().chain(words).collect::<Vec<_>>().join(" "));
     }
 
     fn abandon(&mut self, job: Job) {

@@ -19,6 +19,8 @@ pub(super) struct Absent {
     watch: OwnedFd,
     /// Milliseconds to the next look; each waits twice as long as the one before.
     delay_ms: u64,
+    /// The folder of the path is not watched.
+    blind: bool,
 }
 
 impl Absent {
@@ -32,8 +34,15 @@ impl Absent {
         let path = path.to_bytes();
         let folder_len = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
         let folder = path.get(..folder_len).unwrap_or_default();
-        let _ = add_watch(&watch, sys::join(&mut [0; PATH], &[folder]), appears);
-        Ok(Absent { watch, delay_ms: LAST_MS })
+        let folder = add_watch(&watch, sys::join(&mut [0; PATH], &[folder]), appears);
+        // Where a folder below /dev may be missing, a node in /dev itself is as good.
+        let blind = folder.is_err() && !path.starts_with(b"/dev/");
+        Ok(Absent { watch, delay_ms: LAST_MS, blind })
+    }
+
+    /// May the device appear without being noticed?
+    pub(super) fn is_blind(&self) -> bool {
+        self.blind
     }
 
     /// The device is there, but held: watches for whoever holds it to close it.

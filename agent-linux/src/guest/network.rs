@@ -19,7 +19,18 @@ pub type Buffers = Pages<{ 4 * BUFFER }>;
 
 impl Network for LinuxGuest {
     fn interfaces(&mut self, each: &mut dyn FnMut(Event<'_>)) -> Result<(), Errno> {
-        let result = walk(self.buffers, each);
+        let options = self.options;
+        let mut hidden = false;
+        let result = walk(self.buffers, &mut |event| {
+            if let Event::Link(link) = &event {
+                // An alias goes with its link.
+                let name = link.name.split(|byte| *byte == b':').next().unwrap_or_default();
+                hidden = options.ignores(name) || options.ignores(link.name);
+            }
+            if !hidden || matches!(event, Event::Restart) {
+                each(event);
+            }
+        });
         give_back(&mut self.buffers.0);
         result
     }

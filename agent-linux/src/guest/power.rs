@@ -546,7 +546,8 @@ mod tests {
 
     fn guest(root: &'static CStr) -> LinuxGuest {
         let buffers = std::boxed::Box::new(super::super::Buffers::ZERO);
-        let mut guest = LinuxGuest::new(std::boxed::Box::leak(buffers), crate::sys::Strings::NONE, c"/nowhere");
+        let options = std::boxed::Box::leak(std::boxed::Box::new(crate::options::Options::NONE));
+        let mut guest = LinuxGuest::new(std::boxed::Box::leak(buffers), crate::sys::Strings::NONE, options);
         guest.root = root;
         guest
     }

@@ -1,0 +1,67 @@
+//! Life in the background: the file with the number of the process, and the way there.
+
+#![allow(unsafe_code, reason = "a forked process")]
+
+use core::ffi::CStr;
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, Mode, OFlags, ftruncate, openat, unlink};
+use rustix::io::write;
+use rustix::process::{chdir, setsid};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+use crate::log::{reason, say};
+use crate::options::Error;
+use crate::sys;
+use crate::text::decimal;
+
+/// The file with the number of the process, locked for as long as this is there.
+pub struct PidFile {
+    file: OwnedFd,
+    path: &'static CStr,
+}
+
+impl PidFile {
+    /// Takes the file, unless another agent has it. A link is not followed.
+    #[inline(never)]
+    pub fn take(path: &'static CStr) -> Result<Self, Error> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let failed = |error| Error("pid file '%': %", [path.to_bytes(), reason(error)]);
+        let file = openat(CWD, path, flags, Mode::from_raw_mode(0o644)).map_err(|error| failed(sys::errno(error)))?;
+        if sys::lock(&file).is_err() {
+            return Err(Error::of("pid file '%': another agent is running", path.to_bytes()));
+        }
+        Ok(PidFile { file, path })
+    }
+
+    /// Goes on as a copy of this process, in the background. Returns `true` in the copy; the other one is done.
+    #[inline(never)]
+    pub fn detach(&self) -> rustix::io::Result<bool> {
+        // SAFETY: the parent ends at once and leaves everything to the child, which is the agent from here on.
+        let child = unsafe { sys::fork() }?;
+        if child > 0 {
+            // Complete before the parent ends: that is what an init system waits for.
+            let mut space = [0; 20];
+            let digits = decimal(u64::try_from(child).unwrap_or(0), 1, &mut space);
+            let written = ftruncate(&self.file, 0)
+                .and_then(|()| write(&self.file, digits))
+                .and_then(|_| write(&self.file, b"\n"));
+            if let Err(error) = written {
+                say(b"pid file '%': %", &[self.path.to_bytes(), reason(sys::errno(error))]);
+            }
+            return Ok(false);
+        }
+        sys::become_agent();
+        let _ = setsid();
+        let _ = chdir(c"/");
+        if let Ok(null) = sys::open(CWD, c"/dev/null", OFlags::RDWR) {
+            let _ = (dup2_stdin(&null), dup2_stdout(&null), dup2_stderr(&null));
+        }
+        Ok(true)
+    }
+
+    /// The agent ends.
+    pub fn remove(&self) {
+        let _ = unlink(self.path);
+    }
+}

@@ -1,0 +1,65 @@
+//! Decimal numbers as text, both ways.
+
+/// The digits of a number, so many at least.
+#[inline(never)]
+pub fn decimal(number: u64, width: usize, space: &mut [u8; 20]) -> &[u8] {
+    let mut rest = number;
+    let mut start = space.len();
+    for place in space.iter_mut().rev() {
+        if rest == 0 && 20_usize.wrapping_sub(start) >= width {
+            break;
+        }
+        *place = b'0' | (rest % 10).to_le_bytes()[0];
+        rest /= 10;
+        start = start.wrapping_sub(1);
+    }
+    space.get(start..).unwrap_or_default()
+}
+
+/// The number that some digits are, or 0 if they are none or it is larger than this.
+#[inline(never)]
+pub fn number(digits: &[u8], largest: u64) -> u64 {
+    let mut number = 0u64;
+    for byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 || number > u64::MAX / 16 {
+            return 0;
+        }
+        number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
+    }
+    if number > largest { 0 } else { number }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_the_standard_library_does() {
+        for value in [0, 1, 9, 10, 99, 100, 12_345, u64::MAX / 10, u64::MAX] {
+            assert_eq!(decimal(value, 1, &mut [0; 20]), std::format!("{value}").as_bytes());
+            assert_eq!(decimal(value, 6, &mut [0; 20]), std::format!("{value:06}").as_bytes());
+            assert_eq!(decimal(value, 6, &mut [0xFF; 20]), std::format!("{value:06}").as_bytes());
+        }
+    }
+
+    #[test]
+    fn digits_are_read_up_to_the_largest_number() {
+        for (digits, largest, want) in [
+            ("", 9, 0),
+            ("0", 9, 0),
+            ("7", 9, 7),
+            ("007", 9, 7),
+            ("10", 9, 0),
+            ("-1", 9, 0),
+            ("1 ", 9, 0),
+            ("1x", 9, 0),
+            ("1024", 1024, 1024),
+            ("1000000000000000000", u64::MAX, 1_000_000_000_000_000_000),
+            ("99999999999999999999", u64::MAX, 0),
+            ("99999999999999999999999", u64::MAX, 0),
+        ] {
+            assert_eq!(number(digits.as_bytes(), largest), want, "{digits}");
+        }
+    }
+}

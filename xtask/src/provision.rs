@@ -58,7 +58,7 @@ pub fn for_tests(sh: &Shell) -> Result<()> {
 /// Puts QEMU's own agent under `target/guest/`, where the system has none.
 ///
 /// Its package would install a service and start it. Only its libraries are installed, where they are missing.
-fn reference(sh: &Shell) -> Result<()> {
+pub fn reference(sh: &Shell) -> Result<()> {
     if paths::reference_agent().is_err() {
         let dir = paths::guest_dir();
         fs::create_dir_all(&dir)?;

@@ -29,17 +29,20 @@ use crate::reply::Reply;
 use crate::request::{self, Arguments};
 
 /// What a command works with: the guest, its arguments, and the reply whose value it writes.
+///
+/// In this order, so that the code reaches what it uses most by a short offset.
+#[repr(C)]
 pub struct Call<'c, G> {
     /// What it may act on.
     pub guest: &'c mut G,
-    /// What the host wants.
-    pub arguments: Arguments<'c>,
     /// Where exactly one value goes, unless the command fails.
     pub reply: Reply<'c>,
-    /// What the configuration allows.
-    pub(crate) permissions: Permissions,
     /// Why it failed, if it did.
     pub(crate) error: Error<'c>,
+    /// What the configuration allows.
+    pub(crate) permissions: Permissions,
+    /// What the host wants.
+    pub arguments: Arguments<'c>,
 }
 
 /// The command did not work; why, stands in its [`Call`].

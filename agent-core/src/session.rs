@@ -29,13 +29,14 @@ enum Stage {
     Parked(Job),
 }
 
-/// The protocol on one channel.
+/// The protocol on one channel. What is large stands last: see [`Framer`].
+#[repr(C)]
 pub struct Session<'buf> {
-    framer: Framer,
     frame: &'buf mut [u8],
     outbox: Outbox,
     replies: &'buf mut [u8],
     stage: Stage,
+    framer: Framer,
 }
 
 impl<'buf> Session<'buf> {
@@ -123,7 +124,7 @@ impl<'buf> Session<'buf> {
         if let Stage::Parked(job) = self.stage {
             agent.guest.abandon(job);
         }
-        self.framer = Framer::new();
+        self.framer.reset();
         self.outbox = Outbox::default();
         self.stage = Stage::Reading;
     }

@@ -83,7 +83,8 @@ enum Flow {
     Lost(Errno),
 }
 
-/// One channel of the agent.
+/// One channel of the agent. What is large stands last, so that the code reaches all else by a short offset.
+#[repr(C)]
 pub struct Channel {
     place: Place,
     verbose: bool,
@@ -94,7 +95,6 @@ pub struct Channel {
     line: Line,
     /// Of a channel that hosts connect to.
     listener: Option<OwnedFd>,
-    session: Session<'static>,
     spool: Spool,
     input: &'static mut [u8; INPUT],
     /// The part of `input` that the session has not taken.
@@ -110,6 +110,7 @@ pub struct Channel {
     opened_ms: u64,
     /// What epoll was told about `line`.
     armed: Option<EventFlags>,
+    session: Session<'static>,
 }
 
 impl Channel {

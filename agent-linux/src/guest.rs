@@ -24,10 +24,10 @@ use crate::options::Options;
 use crate::state::State;
 use crate::sys::Strings;
 
-/// The guest this process runs in.
+/// The guest this process runs in. What is large stands last, so that the code reaches all else by a short offset.
+#[repr(C)]
 pub struct LinuxGuest {
     buffers: &'static mut Buffers,
-    jobs: Jobs,
     /// The last job that was to put the guest to sleep. No job has the number 0.
     last_suspend: Job,
     /// The variables that the agent was started with.
@@ -38,13 +38,14 @@ pub struct LinuxGuest {
     pub state: State,
     /// Where `/sys`, `/proc` and `/usr` are.
     root: &'static CStr,
+    jobs: Jobs,
 }
 
 impl LinuxGuest {
     /// A guest that uses this memory, and an agent that was started with these variables and options.
     pub fn new(buffers: &'static mut Buffers, environment: Strings<'static>, options: &'static Options) -> Self {
         let state = State::new(options.state_dir());
-        Self { buffers, jobs: Jobs::default(), last_suspend: Job(0), environment, options, state, root: c"/" }
+        Self { buffers, jobs: Jobs::NONE, last_suspend: Job(0), environment, options, state, root: c"/" }
     }
 
     /// The value of a variable of the agent's.

@@ -37,6 +37,8 @@ pub mod sys;
 mod testing;
 pub mod text;
 
+use core::mem::ManuallyDrop;
+
 use agent_core::Agent;
 use agent_core::guest::Errno;
 use heapless::Vec;
@@ -168,7 +170,8 @@ fn serve(
     if let Some(log) = log {
         log::turn_to(log);
     }
-    let mut agent = Agent::new(LinuxGuest::new(&mut memory.network, environment, options));
+    // The process ends with it: nothing needs to be closed.
+    let mut agent = ManuallyDrop::new(Agent::new(LinuxGuest::new(&mut memory.network, environment, options)));
     if FULL {
         agent.restrict(&|command| options.allows(command));
     }

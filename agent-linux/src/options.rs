@@ -191,11 +191,10 @@ pub struct Place {
     pub path: &'static CStr,
 }
 
-/// How the agent shall run.
+/// How the agent shall run. What is large stands last, so that the code reaches all else by a short offset.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Options {
-    /// What was given: later values override, lists append.
-    given: Vec<(Name, &'static CStr), GIVEN>,
     /// How many of these stood in the configuration.
     configured: usize,
     /// The channels to open.
@@ -208,6 +207,8 @@ pub struct Options {
     pub freeze_hook: Option<&'static CStr>,
     /// Seconds that file systems stay frozen at most; 0: until a host thaws them.
     pub freeze_timeout_s: u32,
+    /// What was given: later values override, lists append.
+    given: Vec<(Name, &'static CStr), GIVEN>,
 }
 
 /// What is wrong with the options: a sentence, and the words that stand for each `%` in it.

@@ -479,8 +479,9 @@ pub const fn errno_of(number: u32) -> Errno {
 /// What a system call returned: the kernel reports an error as a number between -4095 and -1.
 fn checked(result: isize) -> rustix::io::Result<usize> {
     usize::try_from(result).map_err(|_| {
-        let [low, high, ..] = result.wrapping_neg().to_le_bytes();
-        rustix::io::Errno::from_raw_os_error(i32::from(u16::from_le_bytes([low, high])))
+        // As the types see it, it could be any negative number.
+        let number = i32::try_from(result.wrapping_neg()).unwrap_or(0);
+        rustix::io::Errno::from_raw_os_error(number.clamp(1, 4095))
     })
 }
 

@@ -4,11 +4,10 @@
 //! A device that is made of others (device-mapper, md) has the addresses of those. It knows no file system.
 
 use core::ffi::CStr;
-use core::mem::MaybeUninit;
 
 use agent_core::guest::{Bus, DiskAddress};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{OFlags, RawDir, readlinkat_raw};
+use rustix::fs::{OFlags, readlinkat_raw};
 use rustix::io::read;
 
 use crate::sys;
@@ -70,7 +69,7 @@ impl Node {
     #[inline(never)]
     pub fn disks(&self, root: BorrowedFd<'_>, device: &[u8], depth: u8, each: &mut dyn FnMut(&DiskAddress<'_>)) {
         if self.path().starts_with(b"../../devices/virtual/block/") {
-            list(self.folder.as_fd(), c"slaves", &mut |slaves, name| {
+            sys::list(self.folder.as_fd(), c"slaves", &mut |slaves, name| {
                 let mut number = [0; 24];
                 if depth < DEPTH
                     && let Ok(slave) = sys::open(slaves, name, OFlags::PATH)
@@ -170,7 +169,7 @@ impl Node {
 fn index(folder: BorrowedFd<'_>, name: &[u8]) -> u32 {
     let (kind, number) = split_number(name);
     let mut lower = 0_u32;
-    list(folder, c".", &mut |_, name| {
+    sys::list(folder, c".", &mut |_, name| {
         let (other, other_number) = split_number(name.to_bytes());
         lower = lower.wrapping_add(u32::from(other == kind && other_number < number));
     });
@@ -225,21 +224,6 @@ fn text<'b>(folder: BorrowedFd<'_>, name: &CStr, buffer: &'b mut [u8]) -> &'b [u
     let opened = sys::open(folder, name, OFlags::RDONLY);
     let length = opened.and_then(|file| read(&file, &mut *buffer)).unwrap_or(0);
     buffer.get(..length).unwrap_or_default().trim_ascii()
-}
-
-/// Visits what a folder holds: the folder and a name in it.
-#[inline(never)]
-fn list(folder: BorrowedFd<'_>, name: &CStr, each: &mut dyn FnMut(BorrowedFd<'_>, &CStr)) {
-    let Ok(folder) = sys::open(folder, name, OFlags::RDONLY | OFlags::DIRECTORY) else {
-        return;
-    };
-    let mut buffer = [MaybeUninit::uninit(); 1024];
-    let mut entries = RawDir::new(&folder, &mut buffer);
-    while let Some(Ok(entry)) = entries.next() {
-        if !entry.file_name().to_bytes().starts_with(b".") {
-            each(folder.as_fd(), entry.file_name());
-        }
-    }
 }
 
 #[cfg(test)]

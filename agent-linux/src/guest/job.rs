@@ -28,15 +28,14 @@ pub type Report = u32;
 pub const KILLED: Report = Report::MAX;
 
 /// The jobs of the agent.
-#[derive(Default)]
+#[repr(C)]
 pub struct Jobs {
-    slots: [Slot; CAPACITY],
     /// The last number that was given away.
     last: u32,
+    slots: [Slot; CAPACITY],
 }
 
 /// Free if there is neither a worker nor a pipe.
-#[derive(Default)]
 struct Slot {
     /// The number of the job.
     job: u32,
@@ -47,6 +46,9 @@ struct Slot {
 }
 
 impl Jobs {
+    /// No jobs.
+    pub const NONE: Self = Jobs { last: 0, slots: [const { Slot { job: 0, worker: 0, pipe: None } }; CAPACITY] };
+
     /// Starts a worker that does this and reports.
     pub fn start(&mut self, work: &mut dyn FnMut() -> Report) -> Result<Job, Errno> {
         let slot = self.slots.iter_mut().find(|slot| slot.worker == 0 && slot.pipe.is_none()).ok_or(EAGAIN)?;
@@ -161,7 +163,7 @@ mod tests {
     #[ignore = "run by its namesake in a process of its own"]
     fn inside_workers_report_once_and_leave_nothing() {
         must_be_alone();
-        let mut jobs = Jobs::default();
+        let mut jobs = Jobs::NONE;
         let first = jobs.start(&mut || 0x0102_0304).unwrap();
         assert_eq!(until_ready(&mut jobs, first), 0x0102_0304);
         assert_eq!(jobs.poll(first), Poll::Pending, "taken");
@@ -221,7 +223,7 @@ mod tests {
         must_be_alone();
         let _open = std::fs::File::open("/proc/self/status").unwrap();
         sys::block_only(SignalSet::EMPTY.with(17).with(15));
-        let mut jobs = Jobs::default();
+        let mut jobs = Jobs::NONE;
         let job = jobs
             .start(&mut || {
                 let descriptors = (0..1000)

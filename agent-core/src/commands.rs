@@ -10,6 +10,8 @@ mod clock;
 mod info;
 mod network;
 mod power;
+#[cfg(not(feature = "minimal"))]
+mod shutdown;
 #[cfg(feature = "storage")]
 mod storage;
 mod sync;
@@ -205,6 +207,8 @@ impl<G: Guest + 'static> Command<G> {
         #[cfg(not(feature = "minimal"))]
         Command::now("guest-get-time", clock::get_time),
         Command::now("guest-info", info::info).while_frozen(),
+        #[cfg(not(feature = "minimal"))]
+        Command::later("guest-shutdown", shutdown::shutdown, shutdown::shutting_down).silent().audited(),
         Command::later("guest-suspend-disk", power::suspend_disk, power::suspended).silent().audited(),
         Command::later("guest-suspend-ram", power::suspend_ram, power::suspended).silent().audited(),
         Command::later("guest-suspend-hybrid", power::suspend_hybrid, power::suspended).silent().audited(),

@@ -111,6 +111,12 @@ faults! {
     SuspendWrite = "suspend: cannot write to '%': !";
     /// This program ended with the number.
     SuspendHelper = "the helper program '%' returned an unexpected exit status code (#)";
+    /// The guest cannot end this way. (The parenthesis is open in the reference too.)
+    ShutdownMode = "mode is invalid (valid values are: halt|powerdown|reboot";
+    /// The program that was to end the guest ended with the number.
+    ShutdownHelper = "child process has failed to shutdown: exit status #";
+    /// The guest could not be ended, by the number.
+    Shutdown = "child process has failed to shutdown: !";
     /// The job could not be started, by the number.
     Job = "failed to create child process: !";
     /// The list of mounts could not be read, by the number.

@@ -7,12 +7,14 @@
 mod clock;
 mod network;
 mod power;
+mod shutdown;
 mod storage;
 mod system;
 
 pub use clock::Clock;
 pub use network::{Address, Event, Link, Network, Statistics};
 pub use power::{Power, Suspend, SuspendError};
+pub use shutdown::{Shutdown, ShutdownError, ShutdownMode};
 pub use storage::{Bus, DiskAddress, FileSystem, FileSystems, Step, Usage};
 pub use system::{LOAD_SCALE, OsFact, System, User};
 
@@ -27,7 +29,7 @@ pub struct Errno(pub u16);
 pub struct Job(pub u32);
 
 /// A guest: one value that implements every domain.
-pub trait Guest: Clock + FileSystems + Network + Power + System {
+pub trait Guest: Clock + FileSystems + Network + Power + Shutdown + System {
     /// Are its file systems frozen? Then only commands run that write nowhere: the others would wait for the thaw.
     fn is_frozen(&self) -> bool;
 

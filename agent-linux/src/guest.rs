@@ -9,6 +9,7 @@ pub mod netlink;
 pub mod network;
 pub mod os_release;
 pub mod power;
+mod shutdown;
 mod system;
 pub mod utmp;
 

@@ -422,19 +422,33 @@ pub fn wait(child: usize, status: &mut u32) -> usize {
     usize::try_from(child).unwrap_or(0)
 }
 
-/// Becomes another program, with one argument or none and one variable: `execve(2)`. Returns only if that failed.
-pub fn execve(path: &CStr, argument: Option<&CStr>, variable: &CStr) {
-    let arguments = [path.as_ptr(), argument.map_or(ptr::null(), CStr::as_ptr), ptr::null()];
-    let environment = [variable.as_ptr(), ptr::null()];
+/// Of helper programs: all of their environment, and where they are looked for.
+pub const PROGRAMS: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Becomes another program, with its own name and at most six arguments, and [`PROGRAMS`] for an environment:
+/// `execve(2)`. Returns only if that failed.
+#[inline(never)]
+pub fn execve(path: &CStr, arguments: &[&CStr]) {
+    let mut words = [ptr::null(); 8];
+    for (place, word) in words.iter_mut().zip([&path].into_iter().chain(arguments).take(7)) {
+        *place = word.as_ptr();
+    }
+    let environment = [PROGRAMS.as_ptr(), ptr::null()];
     // SAFETY: a readable string and arrays of such strings, which end in NULL.
     unsafe {
         syscall3(
             kernel::__NR_execve,
             path.as_ptr().expose_provenance(),
-            arguments.as_ptr().expose_provenance(),
+            words.as_ptr().expose_provenance(),
             environment.as_ptr().expose_provenance(),
         );
     }
+}
+
+/// Sends a signal to a process, if it is there and this one may: `kill(2)`.
+pub fn kill(process: usize, signal: u32) -> bool {
+    // SAFETY: no memory is involved.
+    unsafe { syscall3(kernel::__NR_kill, process, wide(signal), 0) == 0 }
 }
 
 /// Becomes the program behind a descriptor: `execveat(2)` with `AT_EMPTY_PATH`. Returns only if that failed.

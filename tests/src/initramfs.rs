@@ -52,6 +52,14 @@ echo "guest: ready" >&3
 while :; do cat <&3; sleep 0.1; done | sh >&3 2>&1
 "#;
 
+/// A first process that is no init: it listens to nothing, or becomes the agent.
+const SCRIPT: &str = r#"#!/bin/sh
+/etc/prepare
+/etc/shell &
+grep -qw agent /proc/cmdline && exec nanoga -t /tmp >/tmp/nanoga.log 2>&1
+while :; do sleep 1000; done
+"#;
+
 /// What few guests need.
 #[derive(Clone, Debug, Default)]
 pub struct Extras {
@@ -79,6 +87,7 @@ pub fn write(path: &Path, extras: &Extras) -> Result<Kernel> {
     image.file("etc/inittab", 0o644, INITTAB.into());
     image.file("etc/prepare", 0o755, PREPARE.into());
     image.file("etc/shell", 0o755, SHELL.into());
+    image.file("etc/script", 0o755, SCRIPT.into());
     let busybox = paths::busybox()?;
     for applet in applets(&busybox)? {
         image.link(&applet, "/bin/busybox");

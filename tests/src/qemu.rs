@@ -64,6 +64,17 @@ pub struct Disk {
     pub serial: &'static str,
 }
 
+/// The first process of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Init {
+    /// Busybox's init.
+    Busybox,
+    /// A script, which listens to nothing.
+    Script,
+    /// The agent, which a script becomes.
+    Agent,
+}
+
 /// A machine to start.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -85,6 +96,8 @@ pub struct Machine {
     pub resume: bool,
     /// Whether the machine offers sleep to RAM (S3).
     pub s3: bool,
+    /// What runs first in it.
+    pub init: Init,
 }
 
 impl Machine {
@@ -100,6 +113,7 @@ impl Machine {
             extras: Extras::default(),
             resume: false,
             s3: true,
+            init: Init::Busybox,
         }
     }
 
@@ -204,6 +218,11 @@ fn spawn(machine: &Machine, accel: &str) -> Result<(Child, TempDir)> {
     if machine.resume {
         words += " resume";
     }
+    words += match machine.init {
+        Init::Busybox => "",
+        Init::Script => " rdinit=/etc/script",
+        Init::Agent => " rdinit=/etc/script agent",
+    };
     if machine.board == Board::Microvm && accel == "tcg" {
         words += &tsc_words();
     }

@@ -19,8 +19,8 @@ use std::net::IpAddr;
 use std::task::Poll;
 
 use agent_core::guest::{
-    Address, Clock, Errno, Event, Guest, Job, Link, Network, OsFact, Power, Statistics, Suspend, SuspendError, System,
-    User,
+    Address, Clock, Errno, Event, Guest, Job, Link, Network, OsFact, Power, Shutdown, ShutdownError, ShutdownMode,
+    Statistics, Suspend, SuspendError, System, User,
 };
 use agent_core::{Agent, Fed, Session};
 use embedded_io::{ErrorKind, ErrorType, Read, Seek, SeekFrom, Write};
@@ -49,6 +49,10 @@ pub struct FakeGuest {
     pub load: [u64; 3],
     pub now_ns: i64,
     pub storage: storage::FakeStorage,
+    /// How each shutdown ends, or why it does not start, and what was asked.
+    pub shutdown: Result<(), ShutdownError>,
+    pub shutdown_start: Option<Errno>,
+    pub shutdowns: Vec<ShutdownMode>,
 }
 
 pub enum FakeEvent {
@@ -91,6 +95,9 @@ impl Default for FakeGuest {
             load: [0, 65536, 42079],
             now_ns: 1_700_000_000_123_456_789,
             storage: storage::FakeStorage::default(),
+            shutdown: Ok(()),
+            shutdown_start: None,
+            shutdowns: vec![],
         }
     }
 }
@@ -126,6 +133,22 @@ impl Power for FakeGuest {
 
     fn suspended(&mut self, job: Job) -> Poll<Result<(), SuspendError>> {
         if self.ended.contains(&job) { Poll::Ready(self.suspend) } else { Poll::Pending }
+    }
+}
+
+impl Shutdown for FakeGuest {
+    fn shut_down(&mut self, mode: ShutdownMode) -> Result<Job, Errno> {
+        if let Some(errno) = self.shutdown_start {
+            return Err(errno);
+        }
+        self.shutdowns.push(mode);
+        self.jobs += 1;
+        self.running.push(Job(self.jobs));
+        Ok(Job(self.jobs))
+    }
+
+    fn shutting_down(&mut self, job: Job) -> Poll<Result<(), ShutdownError>> {
+        if self.ended.contains(&job) { Poll::Ready(self.shutdown) } else { Poll::Pending }
     }
 }
 

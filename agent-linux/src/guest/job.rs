@@ -132,6 +132,31 @@ fn be_worker(to_agent: &OwnedFd, work: &mut dyn FnMut() -> Report) -> ! {
     sys::exit(0)
 }
 
+/// The exit status of what is not installed or could not be executed, as a shell reports it.
+pub const NOT_RUN: u8 = 127;
+
+/// Runs a program to its end, for a worker: its exit status (128 + N when signal N killed it), or [`NOT_RUN`] if
+/// `become_it` comes back.
+pub fn run(become_it: &mut dyn FnMut()) -> u8 {
+    // SAFETY: the child becomes another program, or ends.
+    let Ok(child) = (unsafe { sys::fork() }) else {
+        return NOT_RUN;
+    };
+    if child == 0 {
+        become_it();
+        sys::exit(NOT_RUN);
+    }
+    let mut status = 0;
+    if sys::wait(child, &mut status) == 0 {
+        return NOT_RUN;
+    }
+    // The signal that killed it, and its exit status (wait(2)).
+    match status.to_le_bytes() {
+        [0, status, ..] => status,
+        [signal, ..] => signal | 128,
+    }
+}
+
 const EAGAIN: Errno = sys::errno_of(errno::EAGAIN);
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use rustix::io::{Errno, read, write};
 use rustix::process::chdir;
 
 use super::LinuxGuest;
-use super::job::{KILLED, Report};
+use super::job::{self, KILLED, NOT_RUN, Report};
 use crate::sys;
 
 impl Power for LinuxGuest {
@@ -103,9 +103,6 @@ trait Machine {
     /// Runs a program to its end, with an argument: its exit status, or [`NOT_RUN`].
     fn run(&mut self, program: u8, argument: Option<&CStr>) -> u8;
 }
-
-/// The exit status of what is not installed or could not be executed, as a shell reports it.
-const NOT_RUN: u8 = 127;
 
 /// A way to sleep.
 struct Way {
@@ -203,7 +200,7 @@ fn holds_image(swaps: &[u8]) -> bool {
     words(swaps).any(|word| word.starts_with(b"/") && !word.starts_with(b"/dev/zram"))
 }
 
-/// The words of a text of the kernel, or the folders of [`PATH`]: neither has what separates the other.
+/// The words of a text of the kernel, or the folders of [`sys::PROGRAMS`]: neither has what separates the other.
 fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b':'))
 }
@@ -227,27 +224,12 @@ impl Machine for Linux {
         Ok(())
     }
 
-    #[allow(unsafe_code, reason = "a forked process")]
     fn run(&mut self, program: u8, argument: Option<&CStr>) -> u8 {
-        // SAFETY: the child becomes another program, or ends.
-        let Ok(child) = (unsafe { sys::fork() }) else {
-            return NOT_RUN;
-        };
-        if child == 0 {
-            for folder in words(sys::tail(PATH, 5).to_bytes()) {
+        job::run(&mut || {
+            for folder in words(sys::tail(sys::PROGRAMS, 5).to_bytes()) {
                 execute(folder, name(program), argument);
             }
-            sys::exit(NOT_RUN);
-        }
-        let mut status = 0;
-        if sys::wait(child, &mut status) == 0 {
-            return NOT_RUN;
-        }
-        // The signal that killed it, and its exit status (wait(2)).
-        match status.to_le_bytes() {
-            [0, status, ..] => status,
-            [signal, ..] => signal | 128,
-        }
+        })
     }
 }
 
@@ -255,15 +237,12 @@ fn open(file: u8, flags: OFlags) -> Result<OwnedFd, Errno> {
     sys::open(CWD, relative(file), flags)
 }
 
-/// Of programs: all of their environment, and where they are looked for.
-const PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// Becomes a program of this folder, if it is there.
 fn execute(folder: &[u8], name: &CStr, argument: Option<&CStr>) {
     let mut space = [0; sys::PATH];
     // Below the working directory.
     let path = sys::tail(sys::join(&mut space, &[folder, name.to_bytes()]), 1);
-    sys::execve(path, argument, PATH);
+    sys::execve(path, argument.as_slice());
 }
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ fn dispatch<'c, G: Guest + 'static>(request: &Request<'c>, turn: Turn, call: &mu
     if cfg!(not(feature = "minimal")) && command.audited && !resumed {
         audit(command.name, call);
     }
+    call.reply.reserve(request.id);
     call.reply.begin(command.delimited);
     let outcome = match (command.run, turn) {
         (Run::Now(run), _) => run(call).map(|()| Outcome::Done),

@@ -7,6 +7,8 @@
 
 #[cfg(not(feature = "minimal"))]
 mod clock;
+#[cfg(feature = "files")]
+mod files;
 mod info;
 mod network;
 mod power;
@@ -25,7 +27,7 @@ pub use crate::request::Elements;
 pub use info::VERSION;
 
 use crate::error::{Error, Fault};
-use crate::guest::{Guest, Job};
+use crate::guest::{Errno, Guest, Job};
 use crate::number;
 use crate::reply::Reply;
 use crate::request::{self, Arguments};
@@ -61,6 +63,13 @@ impl<'c, G> Call<'c, G> {
     #[inline(never)]
     pub fn fail(&mut self, fault: Fault, word: &'c [u8]) -> Failed {
         self.error = fault.of(word);
+        Failed
+    }
+
+    /// Notes why the command fails: what is wrong, and by which error of the kernel.
+    #[inline(never)]
+    pub fn fail_by(&mut self, fault: Fault, errno: Errno) -> Failed {
+        self.error = fault.by(errno);
         Failed
     }
 
@@ -109,6 +118,38 @@ impl<'c, G> Call<'c, G> {
             }
             None => Ok(list),
         }
+    }
+
+    /// The value of a mandatory argument, as it stands in the frame.
+    #[inline(never)]
+    pub fn value(&mut self, name: &'static str) -> Result<&'c [u8]> {
+        let value = self.arguments.value(name);
+        self.mandatory(name, value)
+    }
+
+    /// The number that the value of this argument is.
+    pub fn number(&mut self, name: &'static str, value: &[u8]) -> Result<i64> {
+        number::integer(value).ok_or_else(|| self.fail(Fault::NotAnInteger, name.as_bytes()))
+    }
+
+    /// Which of these words the value of this argument is: an enumeration of QAPI.
+    #[inline(never)]
+    pub fn word(&mut self, name: &'static str, value: &'c [u8], words: &[&'static str]) -> Result<i64> {
+        let word = request::split_string(value).0;
+        match (0..).zip(words).find(|(_, known)| known.as_bytes() == word) {
+            Some((number, _)) => Ok(number),
+            None => {
+                self.error = Error { other: name.as_bytes(), ..Fault::NotAMember.of(word) };
+                Err(Failed)
+            }
+        }
+    }
+
+    /// The value of this argument has none of the types of an alternative of QAPI.
+    #[inline(never)]
+    pub fn not_an(&mut self, name: &'static str, alternative: &'static [u8]) -> Failed {
+        self.error = Error { other: alternative, ..Fault::NotAnAlternative.of(name.as_bytes()) };
+        Failed
     }
 
     /// The value of an argument, if it is there.
@@ -209,6 +250,18 @@ impl<G: Guest + 'static> Command<G> {
         Command::now("guest-info", info::info).while_frozen(),
         #[cfg(not(feature = "minimal"))]
         Command::later("guest-shutdown", shutdown::shutdown, shutdown::shutting_down).silent().audited(),
+        #[cfg(feature = "files")]
+        Command::now("guest-file-open", files::open).audited(),
+        #[cfg(feature = "files")]
+        Command::now("guest-file-close", files::close).audited(),
+        #[cfg(feature = "files")]
+        Command::now("guest-file-read", files::read).audited(),
+        #[cfg(feature = "files")]
+        Command::now("guest-file-write", files::write).audited(),
+        #[cfg(feature = "files")]
+        Command::now("guest-file-seek", files::seek).audited(),
+        #[cfg(feature = "files")]
+        Command::now("guest-file-flush", files::flush).audited(),
         Command::later("guest-suspend-disk", power::suspend_disk, power::suspended).silent().audited(),
         Command::later("guest-suspend-ram", power::suspend_ram, power::suspended).silent().audited(),
         Command::later("guest-suspend-hybrid", power::suspend_hybrid, power::suspended).silent().audited(),

@@ -93,6 +93,8 @@ faults! {
     NotAnArray = "Invalid parameter type for '%', expected: array";
     /// The element of that number, counted from 0, in the argument of this name is no string.
     ElementNotAString = "Invalid parameter type for '%[#]', expected: string";
+    /// The argument of this name is of neither type that it may have; the other word is what they are called together.
+    NotAnAlternative = "Invalid parameter type for '%', expected: &";
     /// The argument of the second name is none of the words it may be.
     NotAMember = "Parameter '&' does not accept value '%'";
     /// The argument of this name is mandatory.
@@ -121,6 +123,26 @@ faults! {
     Job = "failed to create child process: !";
     /// The list of mounts could not be read, by the number.
     Mounts = "failed to open mtab file: '/proc/self/mountinfo': !";
+    /// The text is not base64.
+    Base64 = "Base64 data contains invalid characters";
+    /// A file cannot be opened like this.
+    FileMode = "invalid file open mode '%'";
+    /// The file of this name could not be opened in the other word's mode, by the number.
+    FileOpen = "failed to open file '%' (mode: '&'): !";
+    /// No open file has this handle.
+    FileHandle = "handle '%' has not been found";
+    /// So many bytes can be neither read nor written.
+    FileCount = "value '%' is invalid for argument count";
+    /// An offset cannot count from there.
+    Whence = "invalid whence code %";
+    /// Closing a file failed, by the number.
+    FileClose = "failed to close handle: !";
+    /// Reading a file failed, by the number.
+    FileRead = "failed to read file: !";
+    /// Writing a file failed, by the number.
+    FileWrite = "failed to write to file: !";
+    /// Moving in a file failed, by the number.
+    FileSeek = "failed to seek file: !";
     /// The interfaces could not be read, by the number.
     Interfaces = "failed to get network interfaces: !";
 }

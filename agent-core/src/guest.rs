@@ -5,6 +5,7 @@
 //! Linux beyond the number of an error.
 
 mod clock;
+mod files;
 mod network;
 mod power;
 mod shutdown;
@@ -12,6 +13,7 @@ mod storage;
 mod system;
 
 pub use clock::Clock;
+pub use files::{FileAccess, FileMode, Files, Whence};
 pub use network::{Address, Event, Link, Network, Statistics};
 pub use power::{Power, Suspend, SuspendError};
 pub use shutdown::{Shutdown, ShutdownError, ShutdownMode};
@@ -29,7 +31,7 @@ pub struct Errno(pub u16);
 pub struct Job(pub u32);
 
 /// A guest: one value that implements every domain.
-pub trait Guest: Clock + FileSystems + Network + Power + Shutdown + System {
+pub trait Guest: Clock + Files + FileSystems + Network + Power + Shutdown + System {
     /// Are its file systems frozen? Then only commands run that write nowhere: the others would wait for the thaw.
     fn is_frozen(&self) -> bool;
 

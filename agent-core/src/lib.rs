@@ -14,7 +14,7 @@
 //! 6. [`reply`]: writes the answer; nothing leaves before it is complete.
 //! 7. [`error`]: everything that can be wrong, and the English for it.
 //!
-//! [`limits`] is the whole story of memory; `text` and `number` are what their names say, [`packed`]
+//! [`limits`] is the whole story of memory; `text`, `number` and `base64` are what their names say, [`packed`]
 //! keeps sentences small.
 //!
 //! The protocol is described in QEMU's `docs/interop/qemu-ga-ref` and, for the wire, in RFC 8259 (JSON) with these
@@ -23,12 +23,13 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod base64;
 pub mod commands;
 pub mod error;
 pub mod frame;
 pub mod guest;
 pub mod limits;
-mod number;
+pub mod number;
 pub mod packed;
 pub mod reply;
 pub mod request;

@@ -92,7 +92,8 @@ fn is_infinite(number: &[u8]) -> bool {
 }
 
 /// A signed 64-bit integer: no fraction, no exponent.
-pub(crate) fn integer(word: &[u8]) -> Option<i64> {
+#[inline(never)]
+pub fn integer(word: &[u8]) -> Option<i64> {
     match word.strip_prefix(b"-") {
         // The lowest has no positive counterpart.
         Some(digits) => parse(digits).and_then(|value| 0i64.checked_sub_unsigned(value)),

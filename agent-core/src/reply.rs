@@ -8,6 +8,7 @@
 
 use embedded_io::{Read, Seek, SeekFrom, Write};
 
+use crate::base64;
 use crate::error::{Error, Fault, errno_text};
 use crate::guest::Errno;
 use crate::packed::unpack;
@@ -15,9 +16,10 @@ use crate::request;
 use crate::text;
 
 /// Where the bytes go that do not fit into a reply buffer: bounded by whoever provides it, which says so by an error.
-pub trait Spool: Read + Write + Seek {}
-
-impl<T: Read + Write + Seek> Spool for T {}
+pub trait Spool: Read + Write + Seek {
+    /// Bytes that it holds when it is full.
+    fn capacity(&self) -> usize;
+}
 
 /// The spool did not give back what was put into it. A reply that has been sent in part can only be cut off, with
 /// the connection that carries it.
@@ -29,6 +31,9 @@ pub struct SpoolLost;
 pub(crate) trait Overflow {
     /// Writes all of these bytes at that place; `false` if they do not fit.
     fn put(&mut self, at: usize, bytes: &[u8]) -> bool;
+
+    /// Bytes that it holds when it is full.
+    fn most(&self) -> usize;
 }
 
 impl<S: Spool> Overflow for S {
@@ -44,6 +49,10 @@ impl<S: Spool> Overflow for S {
             }
         }
         true
+    }
+
+    fn most(&self) -> usize {
+        self.capacity()
     }
 }
 
@@ -74,7 +83,7 @@ impl Outbox {
     /// Starts a reply behind those that wait.
     pub(crate) fn reply<'o>(&'o mut self, buffer: &'o mut [u8], spool: &'o mut dyn Overflow) -> Reply<'o> {
         let start = self.spooled.wrapping_add(self.len);
-        Reply { outbox: self, buffer, spool, start, comma: false, failed: false, delimited: false }
+        Reply { outbox: self, buffer, spool, start, tail: 0, comma: false, failed: false, delimited: false }
     }
 
     /// The next bytes to send; none when all has been sent.
@@ -120,6 +129,8 @@ pub struct Reply<'o> {
     spool: &'o mut dyn Overflow,
     /// Where it starts, counted from the first byte that waits.
     start: usize,
+    /// Bytes that may follow the value.
+    tail: usize,
     /// Does a comma belong before the next value or key?
     comma: bool,
     /// Some of it is lost: it did not fit anywhere.
@@ -326,6 +337,49 @@ impl Reply<'_> {
         }
     }
 
+    /// Bytes whose base64 is certain to fit into this reply, with all that follows it.
+    pub fn base64_room(&self) -> usize {
+        let taken = self.outbox.spooled.wrapping_add(self.outbox.len).wrapping_add(self.tail);
+        (self.spool.most().saturating_sub(taken) / 4).wrapping_mul(3)
+    }
+
+    /// A part of a string: bytes in base64, as they come from a source until it has none. There are about as many of
+    /// them as `expected`.
+    ///
+    /// The source writes them so far behind the start of the free part of the buffer that the characters, which grow
+    /// from there, never reach a byte that is still to be read.
+    #[inline(never)]
+    pub fn part_base64(&mut self, expected: usize, source: &mut dyn FnMut(&mut [u8]) -> usize) {
+        loop {
+            let free = self.buffer.get_mut(self.outbox.len..).unwrap_or_default();
+            // Not more than it takes: what is touched is the agent's for long.
+            let groups = (free.len() / 4).min((expected / 3).wrapping_add(1));
+            let room = groups.wrapping_mul(3);
+            let first = groups;
+            let mut filled = 0usize;
+            while filled < room {
+                match source(free.get_mut(first.wrapping_add(filled)..groups.wrapping_mul(4)).unwrap_or_default()) {
+                    0 => break,
+                    bytes => filled = filled.wrapping_add(bytes),
+                }
+            }
+            let (mut at, mut to) = (first, 0usize);
+            let end = first.wrapping_add(filled);
+            while at < end {
+                let behind = at.wrapping_add(3);
+                let characters = base64::encode(free.get(at..behind.min(end)).unwrap_or_default());
+                for (place, character) in free.get_mut(to..).unwrap_or_default().iter_mut().zip(characters) {
+                    *place = character;
+                }
+                (at, to) = (behind, to.wrapping_add(4));
+            }
+            self.outbox.len = self.outbox.len.wrapping_add(to);
+            if filled < room || !self.flush() {
+                return;
+            }
+        }
+    }
+
     #[inline(never)]
     fn unicode(&mut self, unit: u32) {
         let [low, high, ..] = unit.to_le_bytes();
@@ -334,6 +388,11 @@ impl Reply<'_> {
     }
 
     // Envelope: `{"return": value, "id": id}` or `{"error": {...}, "id": id}`, and a newline.
+
+    /// Keeps room for this `id`, of whose bytes each may become an escape of six, and for what else ends a reply.
+    pub(crate) fn reserve(&mut self, id: Option<&[u8]>) {
+        self.tail = id.map_or(0, <[u8]>::len).wrapping_mul(6).wrapping_add(128);
+    }
 
     /// Starts the reply of a command that goes well. `delimited`: behind the byte 0xFF.
     pub(crate) fn begin(&mut self, delimited: bool) {
@@ -435,6 +494,11 @@ impl Reply<'_> {
     }
 
     // Bytes.
+
+    /// The free part of the buffer: for anything, until the next part is written.
+    pub fn scratch(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(self.outbox.len..).unwrap_or_default()
+    }
 
     /// A part of a string, or of anything: these very bytes.
     #[inline(never)]

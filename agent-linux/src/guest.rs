@@ -2,6 +2,7 @@
 
 mod clock;
 pub mod disk_address;
+pub mod files;
 mod fsinfo;
 pub mod job;
 pub mod mounts;
@@ -17,6 +18,7 @@ use core::ffi::CStr;
 
 use agent_core::guest::{Guest, Job};
 
+use files::Handles;
 use job::Jobs;
 use network::Buffers;
 
@@ -25,10 +27,22 @@ use crate::options::Options;
 use crate::state::State;
 use crate::sys::Strings;
 
+/// What commands keep for later ones.
+pub struct Tables {
+    /// The files that hosts have opened.
+    handles: Handles,
+}
+
+impl Tables {
+    /// Nothing is kept.
+    pub const NONE: Self = Self { handles: Handles::NONE };
+}
+
 /// The guest this process runs in. What is large stands last, so that the code reaches all else by a short offset.
 #[repr(C)]
 pub struct LinuxGuest {
     buffers: &'static mut Buffers,
+    tables: &'static mut Tables,
     /// The last job that was to put the guest to sleep. No job has the number 0.
     last_suspend: Job,
     /// The variables that the agent was started with.
@@ -44,9 +58,14 @@ pub struct LinuxGuest {
 
 impl LinuxGuest {
     /// A guest that uses this memory, and an agent that was started with these variables and options.
-    pub fn new(buffers: &'static mut Buffers, environment: Strings<'static>, options: &'static Options) -> Self {
-        let state = State::new(options.state_dir());
-        Self { buffers, jobs: Jobs::NONE, last_suspend: Job(0), environment, options, state, root: c"/" }
+    pub fn new(
+        buffers: &'static mut Buffers,
+        tables: &'static mut Tables,
+        environment: Strings<'static>,
+        options: &'static Options,
+    ) -> Self {
+        let (jobs, last_suspend, state) = (Jobs::NONE, Job(0), State::new(options.state_dir()));
+        Self { buffers, tables, jobs, last_suspend, environment, options, state, root: c"/" }
     }
 
     /// The value of a variable of the agent's.

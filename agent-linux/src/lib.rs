@@ -47,7 +47,7 @@ use rustix::process::getpid;
 use channel::Channel;
 use cli::Action;
 use daemon::PidFile;
-use guest::LinuxGuest;
+use guest::{LinuxGuest, Tables};
 use log::{reason, say};
 use memory::{All, CHANNELS, Memory};
 use options::{Error, FULL, Name, Options};
@@ -60,11 +60,12 @@ pub struct Small {
     channels: Vec<Channel, CHANNELS>,
     /// How it shall run.
     options: Options,
+    tables: Tables,
 }
 
 impl Small {
     /// Nothing yet.
-    pub const NONE: Self = Small { channels: Vec::new(), options: Options::NONE };
+    pub const NONE: Self = Small { channels: Vec::new(), options: Options::NONE, tables: Tables::NONE };
 }
 
 /// The text of `--version`.
@@ -79,9 +80,9 @@ pub fn run(
 ) -> u8 {
     sys::keep_standard_descriptors();
     let All { config, memory } = memory;
-    let Small { channels, options } = small;
+    let Small { channels, options, tables } = small;
     let result = match read(arguments, environment, &mut config.0, options) {
-        Ok(Action::Go) => serve(options, environment, memory, channels),
+        Ok(Action::Go) => serve(options, environment, memory, channels, tables),
         Ok(Action::Print(what)) => {
             print(what, options);
             Ok(())
@@ -144,6 +145,7 @@ fn serve(
     environment: Strings<'static>,
     memory: &'static mut Memory,
     channels: &'static mut Vec<Channel, CHANNELS>,
+    tables: &'static mut Tables,
 ) -> Result<(), Error> {
     if FULL {
         options.take_passed(environment, u64::from(getpid().as_raw_nonzero().get().unsigned_abs()));
@@ -171,7 +173,7 @@ fn serve(
         log::turn_to(log);
     }
     // The process ends with it: nothing needs to be closed.
-    let mut agent = ManuallyDrop::new(Agent::new(LinuxGuest::new(&mut memory.network, environment, options)));
+    let mut agent = ManuallyDrop::new(Agent::new(LinuxGuest::new(&mut memory.network, tables, environment, options)));
     if FULL {
         agent.restrict(&|command| options.allows(command));
     }

@@ -47,6 +47,12 @@ impl Default for Spool {
     }
 }
 
+impl agent_core::Spool for Spool {
+    fn capacity(&self) -> usize {
+        usize::try_from(self.limit).unwrap_or(usize::MAX)
+    }
+}
+
 impl ErrorType for Spool {
     type Error = ErrorKind;
 }

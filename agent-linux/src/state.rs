@@ -18,12 +18,12 @@ use crate::text::{self, decimal};
 const FILE: &CStr = c"qga.state";
 const NEW_FILE: &CStr = c"qga.state.new";
 
-/// Its text, before and behind the number (a GKeyFile, as qemu-ga writes it).
-const GROUP: &[u8] = b"[global]\n";
+/// Its text before the number (a GKeyFile, as qemu-ga writes it), and the line of it that the number stands in.
+const HEAD: &[u8] = b"[global]\nfd_counter=";
 const KEY: &[u8] = b"fd_counter=";
 
 /// The first handle ever.
-const FIRST: u64 = 1000;
+const FIRST: u32 = 1000;
 
 /// Bytes of the longest path whose missing folders are made.
 const PATH: usize = 256;
@@ -32,7 +32,7 @@ const PATH: usize = 256;
 pub struct State {
     folder: &'static CStr,
     /// The next handle; 0 before it was read.
-    next: u64,
+    next: u32,
     warned: bool,
 }
 
@@ -61,14 +61,14 @@ impl State {
 
     /// A number for a file handle, which no other has or had.
     #[inline(never)]
-    pub fn take_handle(&mut self) -> u64 {
+    pub fn take_handle(&mut self) -> u32 {
         if self.next == 0 {
             self.next = self.read();
         }
         let mut handle = self.next;
         if let Err(error) = self.write(handle.wrapping_add(1)) {
             self.warn(error);
-            handle = handle.max(sys::monotonic_ms());
+            handle = handle.max(now());
         }
         self.next = handle.wrapping_add(1);
         handle
@@ -79,7 +79,7 @@ impl State {
         sys::open(CWD, self.folder, OFlags::PATH | OFlags::DIRECTORY)
     }
 
-    fn read(&self) -> u64 {
+    fn read(&self) -> u32 {
         let mut text = [0; 256];
         let opened = self
             .folder()
@@ -90,26 +90,21 @@ impl State {
             Err(_) => 0,
         };
         // In a file of others there may be anything; then no number in it can be trusted to be new.
-        number(text.get(..length).unwrap_or_default()).unwrap_or_else(|| FIRST.max(sys::monotonic_ms()))
+        number(text.get(..length).unwrap_or_default()).unwrap_or_else(|| FIRST.max(now()))
     }
 
     /// The file is complete at any time.
-    fn write(&self, next: u64) -> Result<(), Errno> {
-        let mut text = [0; 64];
-        let mut length = 0usize;
-        let mut digits = [0; 20];
-        let digits = decimal(next, 1, &mut digits);
-        for (place, byte) in text.iter_mut().zip(GROUP.iter().chain(KEY).chain(digits).chain(b"\n")) {
-            *place = *byte;
-            length = length.wrapping_add(1);
-        }
+    fn write(&self, next: u32) -> Result<(), Errno> {
+        let (mut digits, mut space) = ([0; 20], [0; sys::PATH]);
+        let digits = decimal(u64::from(next), 1, &mut digits);
+        let text = sys::join(&mut space, &[HEAD, digits, b"\n"]).to_bytes();
 
         let folder = self.folder()?;
         let _ = unlinkat(&folder, NEW_FILE, AtFlags::empty());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let file = sys::open(folder.as_fd(), NEW_FILE, flags)?;
         fchmod(&file, Mode::from_raw_mode(0o600))?;
-        if write(&file, text.get(..length).unwrap_or_default())? != length {
+        if write(&file, text)? != text.len() {
             return Err(Errno::NOSPC);
         }
         renameat(&folder, NEW_FILE, &folder, FILE)
@@ -129,10 +124,15 @@ fn c_string(bytes: &[u8]) -> &CStr {
 }
 
 /// The number in the text of the file, if it can be one of the next handle.
-fn number(text: &[u8]) -> Option<u64> {
+fn number(text: &[u8]) -> Option<u32> {
     let digits = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(KEY))?;
-    let number = text::number(digits, u64::MAX / 16);
-    (number > 0).then_some(number)
+    let number = text::number(digits, u64::from(u32::MAX - 1));
+    u32::try_from(number).ok().filter(|number| *number > 0)
+}
+
+/// Milliseconds since the guest has started. They begin anew after 24 days, when nobody knows the old handles any more.
+fn now() -> u32 {
+    u32::try_from(sys::monotonic_ms() & 0x7FFF_FFFF).unwrap_or(FIRST)
 }
 
 #[cfg(test)]
@@ -196,7 +196,7 @@ mod tests {
             ["", "[global]\n", "fd_counter=x", "fd_counter=", "fd_counter=-5", "fd_counter=99999999999999999999"]
         {
             fs::write(folder.file(), text).unwrap();
-            let before = sys::monotonic_ms();
+            let before = now();
             assert!(state(&folder.0).take_handle() >= before.max(1000), "{text}");
             assert_ne!(fs::read_to_string(folder.file()).unwrap(), text);
         }
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn without_a_folder_no_number_is_given_twice_either() {
         let mut nowhere = state(Path::new("/proc/nowhere"));
-        let before = sys::monotonic_ms();
+        let before = now();
         let (first, second) = (nowhere.take_handle(), nowhere.take_handle());
         assert!(first >= before && second > first, "{before} {first} {second}");
     }

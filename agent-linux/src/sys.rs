@@ -379,6 +379,38 @@ pub unsafe fn close_range(first: u32, last: u32) {
     }
 }
 
+/// Closes a descriptor, and says what the kernel found wrong then: `close(2)`.
+pub fn close(file: OwnedFd) -> rustix::io::Result<()> {
+    let number = raw(&file);
+    core::mem::forget(file);
+    // SAFETY: no memory is involved, and the descriptor was owned and is forgotten.
+    checked(unsafe { syscall3(kernel::__NR_close, number, 0, 0) }).map(drop)
+}
+
+/// Moves to another place in a file, counted from the start (0), from where it is (1), or from the end (2): `lseek(2)`.
+///
+/// Not through rustix: a host may ask for what its types cannot say, and shall hear what the kernel says of that.
+pub fn lseek(file: impl AsFd, offset: i64, whence: usize) -> rustix::io::Result<i64> {
+    let offset = isize::try_from(offset).unwrap_or(isize::MIN).cast_unsigned();
+    // SAFETY: no memory is involved.
+    let position = checked(unsafe { syscall3(kernel::__NR_lseek, raw(file), offset, whence) })?;
+    Ok(i64::try_from(position).unwrap_or(i64::MAX))
+}
+
+/// Lets this process have so many descriptors, if it may: `prlimit(2)` with `RLIMIT_NOFILE`.
+pub fn allow_descriptors(number: u64) {
+    let mut limits = [0_u64; 2]; // struct rlimit64: soft, hard
+    let address = (&raw mut limits).expose_provenance();
+    let resource = wide(kernel::RLIMIT_NOFILE);
+    // SAFETY: one structure is writable for the first call, another readable for the second. 0 is this process.
+    unsafe {
+        syscall5(kernel::__NR_prlimit64, 0, resource, 0, address, 0);
+        let [soft, hard] = limits;
+        let raised = [soft.max(number.min(hard)), hard];
+        syscall5(kernel::__NR_prlimit64, 0, resource, (&raw const raised).expose_provenance(), 0, 0);
+    }
+}
+
 /// A copy of this process, as `fork(2)`: the child's number, or 0 in the child.
 ///
 /// # Safety

@@ -11,6 +11,7 @@
 #![allow(clippy::expect_used, reason = "a test says what went wrong by panicking")]
 
 pub mod claims;
+pub mod files;
 pub mod model;
 pub mod storage;
 
@@ -53,6 +54,7 @@ pub struct FakeGuest {
     pub shutdown: Result<(), ShutdownError>,
     pub shutdown_start: Option<Errno>,
     pub shutdowns: Vec<ShutdownMode>,
+    pub files: files::FakeFiles,
 }
 
 pub enum FakeEvent {
@@ -98,6 +100,7 @@ impl Default for FakeGuest {
             shutdown: Ok(()),
             shutdown_start: None,
             shutdowns: vec![],
+            files: files::FakeFiles::default(),
         }
     }
 }
@@ -208,6 +211,12 @@ pub struct FakeSpool {
 impl FakeSpool {
     pub fn new(limit: usize) -> Self {
         FakeSpool { bytes: std::io::Cursor::new(Vec::new()), limit, high_water: 0 }
+    }
+}
+
+impl agent_core::Spool for FakeSpool {
+    fn capacity(&self) -> usize {
+        self.limit
     }
 }
 

@@ -525,8 +525,10 @@ mod tests {
 
     fn guest(root: &'static CStr) -> LinuxGuest {
         let buffers = std::boxed::Box::new(super::super::Buffers::ZERO);
+        let tables = std::boxed::Box::leak(std::boxed::Box::new(super::super::Tables::NONE));
         let options = std::boxed::Box::leak(std::boxed::Box::new(crate::options::Options::NONE));
-        let mut guest = LinuxGuest::new(std::boxed::Box::leak(buffers), crate::sys::Strings::NONE, options);
+        let environment = crate::sys::Strings::NONE;
+        let mut guest = LinuxGuest::new(std::boxed::Box::leak(buffers), tables, environment, options);
         guest.root = root;
         guest
     }

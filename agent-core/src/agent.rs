@@ -2,6 +2,8 @@
 
 use core::task::Poll;
 
+use heapless::Vec;
+
 use crate::commands::{AUDITED_ARGUMENTS, Call, Command, Failed, Permissions, Result, Run};
 use crate::error::Fault;
 use crate::guest::{Guest, Job};
@@ -113,9 +115,13 @@ fn dispatch<'c, G: Guest + 'static>(request: &Request<'c>, turn: Turn, call: &mu
 /// Has the guest note what a host wants.
 #[inline(never)]
 fn audit<G: Guest>(command: &str, call: &mut Call<'_, G>) {
-    let mut words = [&[][..]; AUDITED_ARGUMENTS.len()];
-    for (word, name) in words.iter_mut().zip(AUDITED_ARGUMENTS) {
-        *word = call.arguments.text(name);
+    let mut words = Vec::<&[u8], { AUDITED_ARGUMENTS.len() + 1 }>::new();
+    let _ = words.push(command.as_bytes());
+    for name in AUDITED_ARGUMENTS {
+        let word = call.arguments.text(name);
+        if !word.is_empty() {
+            let _ = words.push(word);
+        }
     }
-    call.guest.audit(command, &words);
+    call.guest.audit(&words);
 }

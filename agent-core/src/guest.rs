@@ -35,9 +35,9 @@ pub trait Guest: Clock + Files + FileSystems + Network + Power + Shutdown + Syst
     /// Are its file systems frozen? Then only commands run that write nowhere: the others would wait for the thaw.
     fn is_frozen(&self) -> bool;
 
-    /// A host is about to change something: notes the command, and with what arguments as far as they may be known. An
-    /// empty word is none.
-    fn audit(&mut self, command: &str, words: &[&[u8]]);
+    /// A host is about to change something: notes the name of the command, which is the first word, and those of its
+    /// arguments that may be known.
+    fn audit(&mut self, words: &[&[u8]]);
 
     /// Nobody waits for this job any more (its host has gone). It runs to its end; its result is dropped.
     fn abandon(&mut self, job: Job);

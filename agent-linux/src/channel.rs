@@ -18,7 +18,7 @@ use rustix::io::{Errno, read, write};
 use crate::guest::LinuxGuest;
 use crate::log::{INFO, reason, say, tell};
 use crate::memory::{self, ChannelMemory, INPUT};
-use crate::options::{Method, Name, Options, Place};
+use crate::options::{FULL, Method, Name, Options, Place};
 use crate::spool::Spool;
 use crate::sys;
 
@@ -501,7 +501,8 @@ fn open_line(place: &Place) -> Result<OwnedFd, Errno> {
         Method::VirtioSerial => virtio_serial::open(place.path),
         Method::IsaSerial => isa_serial::open(place.path),
         Method::UnixListen => unix::listen(place.path),
-        Method::Passed => sys::passed_listener(place.path),
+        Method::Passed if FULL => sys::passed_listener(place.path),
+        Method::Passed => Err(Errno::INVAL),
     }
 }
 

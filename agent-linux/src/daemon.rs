@@ -10,8 +10,7 @@ use rustix::io::write;
 use rustix::process::{chdir, setsid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use crate::log::{reason, say};
-use crate::options::Error;
+use crate::log::{Failed, fail, reason, say};
 use crate::sys;
 use crate::text::decimal;
 
@@ -24,14 +23,14 @@ pub struct PidFile {
 impl PidFile {
     /// Takes the file, unless another agent has it. A link is not followed.
     #[inline(never)]
-    pub fn take(path: &'static CStr) -> Result<Self, Error> {
+    pub fn take(path: &'static CStr) -> Result<Self, Failed> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let failed = |error| Error("pid file '%': %", [path.to_bytes(), reason(error)]);
-        let file = openat(CWD, path, flags, Mode::from_raw_mode(0o644)).map_err(|error| failed(sys::errno(error)))?;
-        if sys::lock(&file).is_err() {
-            return Err(Error::of("pid file '%': another agent is running", path.to_bytes()));
+        let name = path.to_bytes();
+        match openat(CWD, path, flags, Mode::from_raw_mode(0o644)) {
+            Ok(file) if sys::lock(&file).is_ok() => Ok(PidFile { file, path }),
+            Ok(_) => Err(fail(b"pid file '%': another agent is running", &[name])),
+            Err(error) => Err(fail(b"pid file '%': %", &[name, reason(sys::errno(error))])),
         }
-        Ok(PidFile { file, path })
     }
 
     /// Goes on as a copy of this process, in the background. Returns `true` in the copy; the other one is done.

@@ -84,8 +84,8 @@ impl Guest for LinuxGuest {
         false
     }
 
-    fn audit(&mut self, command: &str, words: &[&[u8]]) {
-        log::audit(command.as_bytes(), words);
+    fn audit(&mut self, words: &[&[u8]]) {
+        log::audit(words);
     }
 
     fn abandon(&mut self, job: Job) {

@@ -48,9 +48,9 @@ use channel::Channel;
 use cli::Action;
 use daemon::PidFile;
 use guest::{LinuxGuest, Tables};
-use log::{reason, say};
+use log::{Failed, fail, reason};
 use memory::{All, CHANNELS, Memory};
-use options::{Error, FULL, Name, Options};
+use options::{FULL, Name, Options};
 use sys::Strings;
 
 /// What is small. It stands in static memory, beside data that is touched anyway: on the stack the channels would take
@@ -81,19 +81,15 @@ pub fn run(
     sys::keep_standard_descriptors();
     let All { config, memory } = memory;
     let Small { channels, options, tables } = small;
-    let result = match read(arguments, environment, &mut config.0, options) {
+    let done = match read(arguments, environment, &mut config.0, options) {
         Ok(Action::Go) => serve(options, environment, memory, channels, tables),
         Ok(Action::Print(what)) => {
             print(what, options);
             Ok(())
         }
-        Err(error) => Err(error),
+        Err(Failed) => Err(Failed),
     };
-    if let Err(Error(form, words)) = result {
-        say(form.as_bytes(), &words);
-        return 1;
-    }
-    0
+    u8::from(done.is_err())
 }
 
 /// Finds out how to run: from the configuration and from the command line, which says where that is.
@@ -103,7 +99,7 @@ fn read(
     environment: Strings<'static>,
     space: &'static mut [u8],
     options: &mut Options,
-) -> Result<Action, Error> {
+) -> Result<Action, Failed> {
     arguments.next();
     let action = cli::parse(&mut { arguments }, options)?;
     if action != Action::Go {
@@ -127,15 +123,15 @@ fn print(what: Name, options: &Options) {
     let out = &mut |text: &[u8]| sys::print(1, text);
     match what {
         Name::Version => out(VERSION_LINE.as_bytes()),
-        Name::Help => options::help(out),
-        Name::Limits => limits::print(out),
-        Name::DumpConf => options.dump(out),
-        _ => {
+        Name::BlockRpcs if FULL => {
             for name in Agent::<LinuxGuest>::commands() {
                 out(name.as_bytes());
                 out(b"\n");
             }
         }
+        Name::Limits if FULL => limits::print(out),
+        Name::DumpConf if FULL => options.dump(out),
+        _ => options::help(out),
     }
 }
 
@@ -146,7 +142,7 @@ fn serve(
     memory: &'static mut Memory,
     channels: &'static mut Vec<Channel, CHANNELS>,
     tables: &'static mut Tables,
-) -> Result<(), Error> {
+) -> Result<(), Failed> {
     if FULL {
         options.take_passed(environment, u64::from(getpid().as_raw_nonzero().get().unsigned_abs()));
     }
@@ -187,6 +183,6 @@ fn serve(
     end
 }
 
-fn failure(what: &'static [u8], error: Errno) -> Error {
-    Error("%: %", [what, reason(error)])
+fn failure(what: &[u8], error: Errno) -> Failed {
+    fail(b"%: %", &[what, reason(error)])
 }

@@ -12,6 +12,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::stdio::dup2_stderr;
 
+use crate::options::FULL;
 use crate::sys;
 use crate::text::decimal;
 
@@ -48,18 +49,23 @@ pub fn say(form: &[u8], words: &[&[u8]]) {
     tell(WARNING, form, words);
 }
 
-/// Says that a host wants a command, and what words it has about it: at most four.
-pub fn audit(command: &[u8], words: &[&[u8]]) {
+/// Says that a host wants a command, the first word, and with what: at most four more.
+pub fn audit(words: &[&[u8]]) {
     // As much of it as there are words.
     let form = b"% called: \"%\", \"%\", \"%\", \"%\"";
-    let mut end = 8usize;
-    let mut shown: [&[u8]; 5] = [command, b"", b"", b"", b""];
-    let words = words.iter().filter(|word| !word.is_empty());
-    for (place, word) in shown.iter_mut().skip(1).zip(words) {
-        *place = word;
-        end = end.wrapping_add(5);
-    }
-    tell(INFO, form.get(..end).unwrap_or_default(), &shown);
+    tell(INFO, form.get(..words.len().wrapping_mul(5).wrapping_add(3)).unwrap_or_default(), words);
+}
+
+/// Something did not work. What, and why, has been said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed;
+
+/// Says why something did not work, as [`say`] does. An error with its words would be too large to be handed from
+/// function to function.
+#[inline(never)]
+pub fn fail(form: &[u8], words: &[&[u8]]) -> Failed {
+    say(form, words);
+    Failed
 }
 
 /// Says something in one line.
@@ -70,7 +76,7 @@ pub fn tell(level: &[u8], form: &[u8], words: &[&[u8]]) {
     }
     let mut line = Line { bytes: [0; LINE], len: 0 };
     let mut words = words.iter();
-    if IN_FILE.load(Ordering::Relaxed) {
+    if FULL && IN_FILE.load(Ordering::Relaxed) {
         let [seconds, nanoseconds] = sys::realtime().map(i64::unsigned_abs);
         line.add(decimal(seconds, 1, &mut [0; 20]));
         line.add(b".");

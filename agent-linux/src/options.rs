@@ -8,6 +8,7 @@ use core::ffi::CStr;
 use agent_core::limits::{REQUEST_BYTES, REQUEST_BYTES_MIN};
 use heapless::Vec;
 
+use crate::log::{Failed, fail};
 use crate::memory::CHANNELS;
 use crate::sys::Strings;
 use crate::text;
@@ -175,11 +176,11 @@ impl Method {
 /// The sockets that may be passed, by the numbers of their descriptors.
 const PASSED: [&CStr; CHANNELS] = [c"3", c"4", c"5", c"6"];
 
-/// The names of those that can be chosen.
-const METHODS: [(&[u8], Method); 3] = [
-    (b"virtio-serial", Method::VirtioSerial),
-    (b"isa-serial", Method::IsaSerial),
-    (b"unix-listen", Method::UnixListen),
+/// Those that can be chosen: their names, and where they are unless something else is said.
+const METHODS: [(&[u8], Method, &CStr); 3] = [
+    (b"virtio-serial", Method::VirtioSerial, c"/dev/virtio-ports/org.qemu.guest_agent.0"),
+    (b"isa-serial", Method::IsaSerial, c"/dev/ttyS0"),
+    (b"unix-listen", Method::UnixListen, c""),
 ];
 
 /// A channel to open.
@@ -211,17 +212,6 @@ pub struct Options {
     given: Vec<(Name, &'static CStr), GIVEN>,
 }
 
-/// What is wrong with the options: a sentence, and the words that stand for each `%` in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Error(pub &'static str, pub [&'static [u8]; 2]);
-
-impl Error {
-    /// The error that needs one word.
-    pub const fn of(form: &'static str, word: &'static [u8]) -> Self {
-        Error(form, [word, &[]])
-    }
-}
-
 impl Options {
     /// Nothing was given. All of it is zero: no byte of it stands in the file.
     pub const NONE: Self = Options {
@@ -236,8 +226,8 @@ impl Options {
 
     /// Notes an option and its value. That of an option without one is `true` or `false`.
     #[inline(never)]
-    pub fn give(&mut self, name: Name, value: &'static CStr) -> Result<(), Error> {
-        self.given.push((name, value)).map_err(|_| Error::of("too many options: '%'", value.to_bytes()))
+    pub fn give(&mut self, name: Name, value: &'static CStr) -> Result<(), Failed> {
+        self.given.push((name, value)).map_err(|_| fail(b"too many options: '%'", &[value.to_bytes()]))
     }
 
     /// What has been given stood in the configuration; what follows does not.
@@ -273,93 +263,100 @@ impl Options {
         FULL && self.last(name) == Some(c"true")
     }
 
-    /// The items of a list, wherever parts of it were given: each part separated by commas.
-    fn items(&self, name: Name) -> impl Iterator<Item = &'static [u8]> {
-        let lists = self.given.iter().filter(move |(given, _)| *given == name);
-        // As in the reference, whose `-D` shows each part from its end. Nothing depends on the order.
-        lists.filter(|(_, list)| !list.is_empty()).flat_map(|(_, list)| list.to_bytes().rsplit(|byte| *byte == b','))
+    /// Goes through the items of a list, wherever parts of it were given: each part separated by commas. As in the
+    /// reference, whose `-D` shows each part from its end; nothing else depends on the order.
+    #[inline(never)]
+    fn each_item(&self, name: Name, each: &mut dyn FnMut(&[u8])) {
+        for (_, list) in self.given.iter().filter(|(given, list)| *given == name && !list.is_empty()) {
+            for item in list.to_bytes().rsplit(|byte| *byte == b',') {
+                each(item);
+            }
+        }
     }
 
-    /// Does the list of an option hold this word?
+    /// Is this word in the list of an option, or is that list empty?
     #[inline(never)]
-    fn lists(&self, name: Name, word: &[u8]) -> bool {
-        self.items(name).any(|pattern| matches_pattern(pattern, word))
+    fn is_listed(&self, name: Name, word: &[u8], if_empty: bool) -> bool {
+        let mut found = if_empty;
+        let mut any = false;
+        self.each_item(name, &mut |pattern| {
+            found &= any;
+            any = true;
+            found |= matches_pattern(pattern, word);
+        });
+        found
     }
 
     /// May hosts use this command? What is blocked is blocked, allowed or not.
     pub fn allows(&self, command: &str) -> bool {
         let command = command.as_bytes();
-        !self.lists(Name::BlockRpcs, command)
-            && (self.items(Name::AllowRpcs).next().is_none() || self.lists(Name::AllowRpcs, command))
+        self.is_listed(Name::AllowRpcs, command, true) && !self.is_listed(Name::BlockRpcs, command, false)
     }
 
     /// Shall hosts not hear of this interface?
     #[inline]
     pub fn ignores(&self, interface: &[u8]) -> bool {
-        FULL && self.lists(Name::IgnoreInterfaces, interface)
+        FULL && self.is_listed(Name::IgnoreInterfaces, interface, false)
     }
 
     /// Everything has been given: finds out what it means.
     #[inline(never)]
-    pub fn finish(&mut self) -> Result<(), Error> {
-        self.max_request = REQUEST_BYTES;
-        let mut method = Method::VirtioSerial;
+    pub fn finish(&mut self) -> Result<(), Failed> {
+        self.verbose = self.last(Name::Verbose) == Some(c"true");
+        self.max_request = self.bounded(Name::MaxRequest, REQUEST_BYTES_MIN, REQUEST_BYTES)?.unwrap_or(REQUEST_BYTES);
+        if FULL {
+            self.freeze_hook = self.last(Name::FsfreezeHook).map(|hook| if hook.is_empty() { HOOK } else { hook });
+            let seconds = self.bounded(Name::FreezeTimeout, 1, FREEZE_TIMEOUT_S)?;
+            self.freeze_timeout_s = seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(0);
+        }
+        let [mut method, ..] = METHODS.each_ref();
         // A path before the first method.
         let mut path = c"";
         for (number, (name, value)) in self.given.iter().enumerate() {
-            let value = *value;
-            match name {
-                Name::Method => {
-                    let Some((_, found)) = METHODS.iter().find(|(name, _)| *name == value.to_bytes()) else {
-                        let form = "unknown method '%': it must be virtio-serial, isa-serial or unix-listen";
-                        return Err(Error::of(form, value.to_bytes()));
-                    };
-                    if number < self.configured {
-                        method = *found;
-                    } else if self.channels.push(Place { method: *found, path }).is_err() {
-                        return Err(Error::of("too many channels: '%'", value.to_bytes()));
-                    } else {
-                        path = c"";
-                    }
-                }
-                Name::Path => match self.channels.last_mut() {
+            if *name == Name::Path {
+                match self.channels.last_mut() {
                     Some(place) => place.path = value,
                     None => path = value,
-                },
-                Name::FsfreezeHook => self.freeze_hook = Some(if value.is_empty() { HOOK } else { value }),
-                Name::Verbose => self.verbose = value == c"true",
-                Name::MaxRequest => {
-                    self.max_request = number_up_to(value, REQUEST_BYTES);
-                    if !(REQUEST_BYTES_MIN..=REQUEST_BYTES).contains(&self.max_request) {
-                        let form = "--max-request must be a number from 1024 to 262144, not '%'";
-                        return Err(Error::of(form, value.to_bytes()));
-                    }
                 }
-                Name::FreezeTimeout => {
-                    self.freeze_timeout_s = u32::try_from(number_up_to(value, FREEZE_TIMEOUT_S)).unwrap_or(0);
-                    if self.freeze_timeout_s == 0 {
-                        let form = "--freeze-timeout must be a number of seconds from 1 to 86400, not '%'";
-                        return Err(Error::of(form, value.to_bytes()));
-                    }
+            } else if *name == Name::Method {
+                let Some(found) = METHODS.iter().find(|(name, ..)| *name == value.to_bytes()) else {
+                    let form = b"unknown method '%': it must be virtio-serial, isa-serial or unix-listen";
+                    return Err(fail(form, &[value.to_bytes()]));
+                };
+                if number < self.configured {
+                    method = found;
+                } else if self.channels.push(place(found, path)).is_err() {
+                    return Err(fail(b"too many channels: '%'", &[value.to_bytes()]));
+                } else {
+                    path = c"";
                 }
-                _ => {}
             }
         }
         if self.channels.is_empty() {
-            let _ = self.channels.push(Place { method, path });
+            let _ = self.channels.push(place(method, path));
         }
-        for place in &mut self.channels {
-            if place.path.is_empty() {
-                place.path = match place.method {
-                    Method::VirtioSerial => c"/dev/virtio-ports/org.qemu.guest_agent.0",
-                    Method::IsaSerial => c"/dev/ttyS0",
-                    Method::UnixListen | Method::Passed => {
-                        return Err(Error::of("method '%' needs a path: -p PATH", b"unix-listen"));
-                    }
-                };
-            }
+        if self.channels.iter().any(|place| place.path.is_empty()) {
+            return Err(fail(b"method 'unix-listen' needs a path: -p PATH", &[]));
         }
         Ok(())
+    }
+
+    /// The number that an option was given, if it was, within its bounds.
+    #[inline(never)]
+    fn bounded(&self, name: Name, least: usize, most: usize) -> Result<Option<usize>, Failed> {
+        let Some(digits) = self.last(name) else {
+            return Ok(None);
+        };
+        let digits = digits.to_bytes();
+        let number = usize::try_from(text::number(digits, u64::MAX)).unwrap_or(0);
+        if (least..=most).contains(&number) {
+            return Ok(Some(number));
+        }
+        let row = ROWS.iter().find(|row| row.0 == name).map_or("", |row| row.1);
+        let [mut low, mut high] = [[0; 20]; 2];
+        let decimal = |number, space| text::decimal(u64::try_from(number).unwrap_or(0), 1, space);
+        let words = [split(row).1, decimal(least, &mut low), decimal(most, &mut high), digits];
+        Err(fail(b"--% must be a number from % to %, not '%'", &words))
     }
 
     /// Sockets that were passed to this process take the place of all channels.
@@ -385,12 +382,11 @@ impl Options {
             let (_, name, rest) = split(row);
             let place = self.channels.first();
             let value = match option {
-                Name::Method => METHODS
-                    .iter()
-                    .find(|(_, method)| place.is_some_and(|place| place.method == *method))
-                    .map(|row| row.0),
+                Name::Method => {
+                    METHODS.iter().find(|row| place.is_some_and(|place| place.method == row.1)).map(|row| row.0)
+                }
                 Name::Path => place.map(|place| place.path.to_bytes()),
-                Name::FsfreezeHook => self.freeze_hook.map(CStr::to_bytes),
+                Name::FsfreezeHook if FULL => self.freeze_hook.map(CStr::to_bytes),
                 _ => self.last(*option).map(CStr::to_bytes),
             };
             let is_list = matches!(option, Name::BlockRpcs | Name::AllowRpcs);
@@ -400,16 +396,15 @@ impl Options {
             // The one key that is not the name of its option.
             out(name.strip_suffix(b"ize").unwrap_or(name));
             out(b"=");
-            let mut leading = true;
             if is_list || *option == Name::IgnoreInterfaces {
-                for (number, item) in self.items(*option).enumerate() {
-                    if number > 0 {
-                        out(b",");
-                    }
-                    escape(item, &mut leading, out);
-                }
+                let mut separator: &[u8] = b"";
+                self.each_item(*option, &mut |item| {
+                    out(separator);
+                    escape(item, separator.is_empty(), out);
+                    separator = b",";
+                });
             } else {
-                escape(value.unwrap_or(b"false"), &mut leading, out);
+                escape(value.unwrap_or(b"false"), true, out);
             }
             out(b"\n");
         }
@@ -418,11 +413,13 @@ impl Options {
 
 /// Escapes a value for the configuration file: leading blanks, and what would end or change it.
 #[inline(never)]
-fn escape(text: &[u8], leading: &mut bool, out: &mut dyn FnMut(&[u8])) {
+fn escape(text: &[u8], leading: bool, out: &mut dyn FnMut(&[u8])) {
+    let mut leading = leading;
     for byte in text {
-        *leading &= matches!(byte, b' ' | b'\t');
+        let blank = matches!(byte, b' ' | b'\t');
+        leading &= blank;
         match ESCAPES.iter().find(|(_, escaped)| escaped == byte) {
-            Some((letter, _)) if *leading || !matches!(byte, b' ' | b'\t') => out(&[b'\\', *letter]),
+            Some((letter, _)) if leading || !blank => out(&[b'\\', *letter]),
             _ => out(&[*byte]),
         }
     }
@@ -457,9 +454,9 @@ fn matches_pattern(pattern: &[u8], word: &[u8]) -> bool {
     }
 }
 
-fn number_up_to(digits: &CStr, largest: usize) -> usize {
-    let largest = u64::try_from(largest).unwrap_or(0);
-    usize::try_from(text::number(digits.to_bytes(), largest)).unwrap_or(0)
+/// A channel at this path, or where its kind usually is.
+fn place(method: &(&[u8], Method, &'static CStr), path: &'static CStr) -> Place {
+    Place { method: method.1, path: if path.is_empty() { method.2 } else { path } }
 }
 
 /// The channels, for tests.
@@ -474,7 +471,7 @@ mod tests {
 
     use super::*;
 
-    fn options(configured: &[(Name, &'static CStr)], given: &[(Name, &'static CStr)]) -> Result<Options, Error> {
+    fn options(configured: &[(Name, &'static CStr)], given: &[(Name, &'static CStr)]) -> Result<Options, Failed> {
         let mut options = Options::NONE;
         for (name, value) in configured {
             options.give(*name, value)?;
@@ -578,29 +575,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
-        let bounds = "--max-request must be a number from 1024 to 262144, not";
-        let seconds = "--freeze-timeout must be a number of seconds from 1 to 86400, not";
-        for (name, value, want) in [
-            (
-                Name::Method,
-                c"pigeon",
-                "unknown method 'pigeon': it must be virtio-serial, isa-serial or unix-listen".into(),
-            ),
-            (Name::Method, c"unix-listen", "method 'unix-listen' needs a path: -p PATH".into()),
-            (Name::MaxRequest, c"1023", std::format!("{bounds} '1023'")),
-            (Name::MaxRequest, c"262145", std::format!("{bounds} '262145'")),
-            (Name::MaxRequest, c"99999999999999999999", std::format!("{bounds} '99999999999999999999'")),
-            (Name::MaxRequest, c"", std::format!("{bounds} ''")),
-            (Name::FreezeTimeout, c"0", std::format!("{seconds} '0'")),
-            (Name::FreezeTimeout, c"1h", std::format!("{seconds} '1h'")),
-            (Name::FreezeTimeout, c"86401", std::format!("{seconds} '86401'")),
+    fn values_out_of_bounds_are_refused() {
+        for (name, value) in [
+            (Name::Method, c"pigeon"),
+            (Name::Method, c"unix-listen"),
+            (Name::MaxRequest, c"1023"),
+            (Name::MaxRequest, c"262145"),
+            (Name::MaxRequest, c"99999999999999999999"),
+            (Name::MaxRequest, c""),
+            (Name::FreezeTimeout, c"0"),
+            (Name::FreezeTimeout, c"1h"),
+            (Name::FreezeTimeout, c"86401"),
         ] {
-            let Error(form, [word, _]) = options(&[], &[(name, value)]).unwrap_err();
-            assert_eq!(form.replace('%', str::from_utf8(word).unwrap()), want);
+            assert!(options(&[], &[(name, value)]).is_err(), "{name:?} {value:?}");
         }
-        let five = [(Name::Method, c"isa-serial"); 5];
-        assert_eq!(options(&[], &five).unwrap_err(), Error::of("too many channels: '%'", b"isa-serial"));
+        assert!(options(&[], &[(Name::Method, c"isa-serial"); 5]).is_err());
         assert_eq!(options(&[], &[(Name::MaxRequest, c"1024")]).unwrap().max_request, 1024);
         assert_eq!(options(&[], &[(Name::FreezeTimeout, c"86400")]).unwrap().freeze_timeout_s, 86_400);
     }

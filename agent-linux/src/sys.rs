@@ -267,6 +267,7 @@ pub fn keep_standard_descriptors() {
 
 /// Writes to standard output (1) or standard error (2). Those numbers are never a channel's: see
 /// [`keep_standard_descriptors`]. There is nobody to tell if it fails.
+#[inline(never)]
 pub fn print(number: usize, bytes: &[u8]) {
     // SAFETY: the bytes are readable for the call.
     unsafe {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nanoga_tests::paths::{self, Kernel};
 use xshell::{Shell, cmd};
 
-/// A program the tests run, and the package it comes in.
+/// A program the tests run, or another file by its path, and the package it comes in.
 const PROGRAMS: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("ip", "iproute2"),
@@ -26,6 +26,7 @@ const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
     ("dmsetup", "dmsetup"),
+    ("/usr/share/zoneinfo/Europe/Berlin", "tzdata"),
     // These three hold no service: what starts libvirt with the system is in libvirt-daemon-system.
     ("virsh", "libvirt-clients"),
     ("libvirtd", "libvirt-daemon"),

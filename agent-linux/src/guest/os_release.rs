@@ -17,7 +17,9 @@ const NAMES: [(&[u8], OsFact); 7] = [
 #[inline(never)]
 pub fn parse(text: &mut [u8], each: &mut dyn FnMut(OsFact, &[u8])) {
     for (name, fact) in &NAMES {
-        let starts = |at: &usize| text.get(*at..).is_some_and(|rest| rest.starts_with(name));
+        // The first byte alone tells nearly always that it is not here.
+        let starts =
+            |at: &usize| text.get(*at) == name.first() && text.get(*at..).is_some_and(|rest| rest.starts_with(name));
         if let Some(at) = (0..text.len()).rev().find(starts)
             && let Some(value) = text.get_mut(at.wrapping_add(name.len())..)
         {

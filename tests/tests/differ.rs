@@ -1,8 +1,9 @@
 //! The agent beside QEMU's own, request by request, on this machine: nothing here changes anything outside of a
 //! directory that is thrown away, and no command is asked that could.
 
+use nanoga_tests::client::base64_encode;
 use nanoga_tests::reference::Pair;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Commands that take nothing and change nothing.
 const ASKED: [&str; 7] = [
@@ -102,4 +103,92 @@ fn users_as_login_programs_write_them() {
     let mut pair = Pair::start_in("mount -t tmpfs tmpfs /run", &[]).unwrap();
     pair.ask(&json!({ "execute": "guest-get-users" })).unwrap();
     pair.agree();
+}
+
+#[test]
+fn files_are_opened_in_every_mode() {
+    let modes = ["r", "rb", "w", "wb", "a", "ab", "r+", "rb+", "r+b", "w+", "wb+", "w+b", "a+", "ab+", "a+b"];
+    let mut pair = Pair::start_in("printf content >file; mkdir dir; mkfifo fifo", &[]).unwrap();
+    for mode in modes.into_iter().chain(["", "x", "rw", "r ", "rbb", "b"]) {
+        for path in ["@DIR@/file", "@DIR@/new", "@DIR@/dir", "@DIR@/no/file", "file", ""] {
+            let reply = pair.ask(&request("guest-file-open", json!({ "path": path, "mode": mode }))).unwrap();
+            let Some(handle) = reply.get("return").cloned() else { continue };
+            let with = |name: &str, value: Value| json!({ "handle": handle, name: value });
+            pair.ask(&request("guest-file-write", with("buf-b64", json!(base64_encode(b"new"))))).unwrap();
+            pair.ask(&request("guest-file-flush", json!({ "handle": handle }))).unwrap();
+            pair.ask(&request("guest-file-seek", json!({ "handle": handle, "offset": 0, "whence": "set" }))).unwrap();
+            pair.ask(&request("guest-file-read", with("count", json!(100)))).unwrap();
+            pair.ask(&request("guest-file-close", json!({ "handle": handle }))).unwrap();
+            pair.ask(&request("guest-file-close", json!({ "handle": handle }))).unwrap();
+        }
+        if mode == "w+b" {
+            pair.ask(&request("guest-file-open", json!({ "path": "@DIR@/fifo" }))).unwrap();
+        }
+    }
+    pair.agree();
+}
+
+#[test]
+fn files_are_read_written_and_sought() {
+    let mut pair = Pair::start_in("seq 2000 >numbers", &[]).unwrap();
+    let mut ask = |command: &str, arguments: Value| pair.ask(&request(command, arguments)).unwrap();
+    ask("guest-file-open", json!({ "path": "@DIR@/numbers", "mode": "r+" }));
+    for count in [json!(null), json!(0), json!(10), json!(4096), json!(100_000), json!(1), json!(-1), json!(50_331_649)]
+    {
+        let mut arguments = json!({ "handle": 1000, "count": count });
+        if count.is_null() {
+            arguments.as_object_mut().unwrap().shift_remove("count");
+        }
+        ask("guest-file-read", arguments);
+    }
+    for (offset, whence) in
+        [(10, json!("set")), (5, json!("cur")), (-3, json!("end")), (0, json!(0)), (2, json!(1)), (-2, json!(2))]
+    {
+        ask("guest-file-seek", json!({ "handle": 1000, "offset": offset, "whence": whence }));
+        ask("guest-file-read", json!({ "handle": 1000, "count": 20 }));
+    }
+    for (offset, whence) in [
+        (-1, json!("set")),
+        (0, json!(3)),
+        (0, json!(-1)),
+        (0, json!("hole")),
+        (0, json!(true)),
+        (0, json!(null)),
+        (1_i64 << 40, json!("set")),
+    ] {
+        ask("guest-file-seek", json!({ "handle": 1000, "offset": offset, "whence": whence }));
+    }
+    ask("guest-file-seek", json!({ "handle": 1000, "offset": 100, "whence": 0 }));
+    for text in
+        ["SGVsbG8=", "SGVsbG8", "SGVs\nbG8=", "SGVs bG8=", "????", "", "=", "SGVsbG8=SGVsbG8=", "A", "AA", "AAA"]
+    {
+        ask("guest-file-write", json!({ "handle": 1000, "buf-b64": text }));
+    }
+    for count in [0, 2, 5, 6, -1] {
+        ask("guest-file-write", json!({ "handle": 1000, "buf-b64": "SGVsbG8=", "count": count }));
+    }
+    ask("guest-file-flush", json!({ "handle": 1000 }));
+    ask("guest-file-seek", json!({ "handle": 1000, "offset": 90, "whence": 0 }));
+    ask("guest-file-read", json!({ "handle": 1000, "count": 60 }));
+    // A write between reads, at the place where they stopped.
+    ask("guest-file-write", json!({ "handle": 1000, "buf-b64": base64_encode(b"HERE") }));
+    ask("guest-file-read", json!({ "handle": 1000, "count": 10 }));
+    ask("guest-file-close", json!({ "handle": 1000 }));
+    for command in ["guest-file-close", "guest-file-flush", "guest-file-read"] {
+        ask(command, json!({ "handle": 1000 }));
+        ask(command, json!({ "handle": "1000" }));
+        ask(command, json!({}));
+        ask(command, json!({ "handle": -1 }));
+        ask(command, json!({ "handle": 1, "more": 1 }));
+    }
+    ask("guest-file-open", json!({}));
+    ask("guest-file-open", json!({ "path": 1 }));
+    ask("guest-file-open", json!({ "path": "/", "mode": null }));
+    ask("guest-file-open", json!({ "path": "@DIR@/numbers" }));
+    ask("guest-file-open", json!({ "path": "@DIR@/numbers" }));
+    pair.agree();
+}
+
+fn request(command: &str, arguments: Value) -> Value {
+    json!({ "execute": command, "arguments": arguments })
 }

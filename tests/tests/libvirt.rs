@@ -21,6 +21,24 @@ fn domifaddr_and_qemu_agent_command_tell_what_the_guest_has() {
 }
 
 #[test]
+fn reboot_mode_agent_boots_the_guest_again() {
+    let (libvirt, mut guest) = Libvirt::with_agent(&[]).unwrap();
+    let before = guest.sh("cat /proc/sys/kernel/random/boot_id").unwrap();
+    libvirt.on_domain("reboot", &["--mode", "agent"]).unwrap();
+    guest.wait_ready().unwrap_or_else(|e| panic!("{e:#} {}", libvirt.logs()));
+    assert_ne!(guest.sh("cat /proc/sys/kernel/random/boot_id").unwrap(), before);
+    guest.start_agent("").unwrap();
+    ping(&libvirt);
+}
+
+#[test]
+fn shutdown_mode_agent_powers_the_guest_off() {
+    let (libvirt, _guest) = Libvirt::with_agent(&[]).unwrap();
+    libvirt.on_domain("shutdown", &["--mode", "agent"]).unwrap();
+    libvirt.wait_state("shut off").unwrap();
+}
+
+#[test]
 fn dompmsuspend_mem_and_hybrid_sleep_until_dompmwakeup() {
     let (libvirt, mut guest) = Libvirt::with_agent(&[]).unwrap();
     guest.sh("mkswap /dev/vda && swapon /dev/vda").unwrap();

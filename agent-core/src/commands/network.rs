@@ -50,8 +50,8 @@ impl Interfaces<'_, '_> {
                 self.reply.restart();
                 self.reply.open_list();
             }
-            Event::Link(link) => self.link(&link),
-            Event::Address(address) => self.address(&address),
+            Event::Link(link) => self.link(link),
+            Event::Address(address) => self.address(address),
         }
     }
 

@@ -51,9 +51,9 @@ pub enum Event<'a> {
     /// The configuration changed under the walk: forget everything so far, it starts anew.
     Restart,
     /// The next interface. Its addresses follow.
-    Link(Link<'a>),
+    Link(&'a Link<'a>),
     /// An address of the interface named last.
-    Address(Address),
+    Address(&'a Address),
 }
 
 /// Network interfaces.

@@ -185,15 +185,15 @@ impl System for FakeGuest {
 impl Network for FakeGuest {
     fn interfaces(&mut self, each: &mut dyn FnMut(Event<'_>)) -> Result<(), Errno> {
         for event in &self.links {
-            each(match event {
-                FakeEvent::Restart => Event::Restart,
-                FakeEvent::Link(name, hardware_address, statistics) => Event::Link(Link {
+            match event {
+                FakeEvent::Restart => each(Event::Restart),
+                FakeEvent::Link(name, hardware_address, statistics) => each(Event::Link(&Link {
                     name: name.as_bytes(),
                     hardware_address: *hardware_address,
                     statistics: *statistics,
-                }),
-                FakeEvent::Address(ip, prefix) => Event::Address(Address { ip: *ip, prefix: *prefix }),
-            });
+                })),
+                FakeEvent::Address(ip, prefix) => each(Event::Address(&Address { ip: *ip, prefix: *prefix })),
+            }
         }
         self.links_error.map_or(Ok(()), Err)
     }

@@ -89,7 +89,7 @@ fn attempt(dumps: &mut Dumps<'_>, order: Order, each: &mut dyn FnMut(Event<'_>))
             // number of them.
             let (mut dumps, mut order) = (&mut *families, order);
             loop {
-                each(Event::Link(Link { name: until_nul(&group.label.to_be_bytes()), ..link }));
+                each(Event::Link(&Link { name: until_nul(&group.label.to_be_bytes()), ..link }));
                 for dump in dumps {
                     group.addresses(dump, order, each);
                 }
@@ -126,6 +126,7 @@ struct Group {
 
 impl Group {
     /// Takes the addresses of the link from a dump.
+    #[inline(never)]
     fn addresses(&mut self, dump: &mut Dump<'_>, order: Order, each: &mut dyn FnMut(Event<'_>)) {
         if order == Order::LinkByLink {
             dump.request(self.index);
@@ -144,10 +145,11 @@ impl Group {
         }
     }
 
+    #[inline(never)]
     fn see(&mut self, address: &FoundAddress, each: &mut dyn FnMut(Event<'_>)) {
         let label = if address.label == 0 { self.name } else { address.label };
         if label == self.label {
-            each(Event::Address(address.address));
+            each(Event::Address(&address.address));
         } else if label != self.name && label > self.last && label < self.next {
             self.next = label;
         }

@@ -81,9 +81,14 @@ impl Pair {
     /// Sends both a request, in which `@DIR@` stands for each one's own directory and `@PID@` for the process it
     /// started last, and compares the replies. Returns ours.
     pub fn ask(&mut self, request: &Value) -> Result<Value> {
-        let [reference, ours] = &mut self.sides;
-        let replies = [reference.ask(request)?, ours.ask(request)?];
+        let replies = self.replies(request)?;
         self.compare(request, replies)
+    }
+
+    /// The same, for somebody who compares them otherwise: the reference's reply and ours.
+    pub fn replies(&mut self, request: &Value) -> Result<[Value; 2]> {
+        let [reference, ours] = &mut self.sides;
+        Ok([reference.ask(request)?, ours.ask(request)?])
     }
 
     /// Sends the requests to the one, and then to the other: what the one does ends before the other begins.

@@ -129,6 +129,13 @@ impl Peer {
         self.lines(1).map(drop)
     }
 
+    /// Sends a request that must succeed.
+    fn returned(&mut self, request: &str) -> Result<()> {
+        self.call(request.as_bytes())?;
+        ensure!(self.buffer.starts_with(b"{\"return\""), "{request} failed");
+        Ok(())
+    }
+
     /// Sends a request and returns what its short reply returns.
     fn ask(&mut self, request: &str) -> Result<Value> {
         self.stream.write_all(request.as_bytes())?;
@@ -285,7 +292,7 @@ fn commands(programs: &[Program]) -> Result<()> {
     };
     for command in ["guest-info", "guest-get-osinfo", "guest-get-fsinfo"] {
         let request = format!("{{\"execute\":\"{command}\"}}\n");
-        row(command, 200, &|peer| peer.call(request.as_bytes()))?;
+        row(command, 200, &|peer| peer.returned(&request))?;
     }
     row("guest-exec and guest-exec-status", 20, &exec)
 }

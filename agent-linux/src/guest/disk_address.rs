@@ -99,10 +99,11 @@ impl Node {
         let mut lines = known.split(|byte| *byte == b'\n');
         disk.serial = lines.find_map(|line| line.strip_prefix(b"E:ID_SERIAL=")).unwrap_or_default();
         let mut serial = [0; 128];
-        if disk.serial.is_empty()
-            && let Some(place) = SERIALS.iter().find(|place| !text(folder, place, &mut serial).is_empty())
-        {
-            disk.serial = text(folder, place, &mut serial);
+        if disk.serial.is_empty() {
+            // Each read asks the disk itself.
+            let mut lengths = SERIALS.iter().map(|place| text(folder, place, &mut serial).len());
+            let length = lengths.find(|length| *length > 0).unwrap_or(0);
+            disk.serial = serial.get(..length).unwrap_or_default().trim_ascii_start();
             // As a SCSI disk itself says it: behind a header (SCSI Primary Commands, page 80h).
             if let [_, 0x80, _, _, page @ ..] = disk.serial {
                 disk.serial = page.trim_ascii();
@@ -218,12 +219,12 @@ fn numbered<'b>(before: &[u8], device: &[u8], path: &'b mut [u8; 64]) -> &'b CSt
     CStr::from_bytes_until_nul(path).unwrap_or_default()
 }
 
-/// The text at the front of a file, without blanks around it; empty if it cannot be read.
+/// The text at the front of a file, without blanks behind it; empty if it cannot be read.
 #[inline(never)]
 fn text<'b>(folder: BorrowedFd<'_>, name: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {
     let opened = sys::open(folder, name, OFlags::RDONLY);
     let length = opened.and_then(|file| read(&file, &mut *buffer)).unwrap_or(0);
-    buffer.get(..length).unwrap_or_default().trim_ascii()
+    buffer.get(..length).unwrap_or_default().trim_ascii_end()
 }
 
 #[cfg(test)]

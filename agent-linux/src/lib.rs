@@ -147,17 +147,22 @@ fn serve(
         options.take_passed(environment, u64::from(getpid().as_raw_nonzero().get().unsigned_abs()));
     }
     let options: &'static Options = options;
-    let mut pid_file = None;
-    if options.is_on(Name::Daemonize) {
-        pid_file = Some(PidFile::take(options.word(Name::Pidfile).unwrap_or_default())?);
-    }
     let mut log = None;
     if let Some(path) = options.word(Name::Logfile).filter(|path| !path.is_empty()) {
         log = Some(log::open(path).map_err(|error| failure(path.to_bytes(), sys::errno(error)))?);
     }
+    let mut pid_file = None;
+    if options.is_on(Name::Daemonize) {
+        pid_file = Some(PidFile::take(options.word(Name::Pidfile).unwrap_or_default())?);
+    }
     for (place, memory) in options.channels.iter().zip(&mut memory.channels) {
         let mut channel = Channel::new(place, channels.len(), options, memory);
-        channel.open().map_err(|error| failure(place.path.to_bytes(), sys::errno(error)))?;
+        if let Err(error) = channel.open() {
+            if let Some(pid_file) = pid_file {
+                pid_file.remove();
+            }
+            return Err(failure(place.path.to_bytes(), sys::errno(error)));
+        }
         let _ = channels.push(channel);
     }
     if let Some(pid_file) = &pid_file

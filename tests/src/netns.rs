@@ -19,6 +19,11 @@ pub struct Netns {
 impl Netns {
     /// Makes a namespace, runs `setup` (lines for `ip -batch`) in it, and starts the agent there.
     pub fn new(setup: &str) -> Result<Netns> {
+        Netns::with(setup, &[])
+    }
+
+    /// The same, with more arguments for the agent.
+    pub fn with(setup: &str, more: &[&str]) -> Result<Netns> {
         let dir = TempDir::new()?;
         std::fs::write(dir.path().join("setup"), setup)?;
         let mut command = Command::new("unshare");
@@ -26,8 +31,11 @@ impl Netns {
             command.arg("--map-root-user");
         }
         command.args(["--net", "sh", "-ec"]);
-        command.arg("cd \"$1\"; ip -batch setup; exec \"$0\" -m unix-listen -p \"$1/qga.sock\" -t \"$1\"");
-        command.arg(paths::agent_binary()?).arg(dir.path());
+        command.arg(
+            "cd \"$1\"; ip -batch setup; dir=$1; shift; \
+             exec \"$0\" -m unix-listen -p \"$dir/qga.sock\" -t \"$dir\" \"$@\"",
+        );
+        command.arg(paths::agent_binary()?).arg(dir.path()).args(more);
         let agent = Agent::spawn(dir, command)?;
         agent.wait_for_socket(&agent.socket())?;
         Ok(Netns { agent })

@@ -17,14 +17,52 @@ fn help_is_printed_and_names_every_option() {
         let output = run(&[option]);
         assert_eq!(output.status.code(), Some(0));
         let text = String::from_utf8(output.stdout).unwrap();
-        for word in ["-m", "--method", "-p", "--path", "-t", "--statedir", "-v", "--verbose"] {
+        for letter in "mplfFtvVdbaDrhc".chars() {
+            assert!(text.contains(&format!("  -{letter}, --")), "no -{letter} in {text}");
+        }
+        for word in [
+            "--method",
+            "--path",
+            "--logfile",
+            "--pidfile",
+            "--fsfreeze-hook",
+            "--statedir",
+            "--verbose",
+            "--version",
+            "--daemonize",
+            "--block-rpcs",
+            "--allow-rpcs",
+            "--dump-conf",
+            "--retry-path",
+            "--help",
+            "--config",
+            "--max-request",
+            "--freeze-timeout",
+            "--ignore-interfaces",
+            "--limits",
+        ] {
             assert!(text.contains(word), "no {word} in {text}");
         }
-        for word in ["-V", "--version", "-h", "--help", "--max-request", "virtio-serial", "isa-serial", "unix-listen"] {
+        for word in ["virtio-serial", "isa-serial", "unix-listen"] {
             assert!(text.contains(word), "no {word} in {text}");
         }
         assert!(output.stderr.is_empty());
     }
+}
+
+#[test]
+fn limits_are_printed_with_what_happens_beyond_them() {
+    let output = run(&["--limits"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let rows: Vec<&str> = text.lines().skip(2).collect();
+    assert!(rows.len() >= 5, "{text}");
+    for row in rows {
+        let (bound, what) = row.trim_start().split_once(' ').unwrap();
+        assert!(bound.parse::<u64>().is_ok_and(|bound| bound > 0), "{row}");
+        assert!(what.contains("; "), "{row}");
+    }
+    assert!(text.contains("262144 bytes of a request"), "{text}");
 }
 
 #[test]
@@ -40,16 +78,30 @@ fn the_version_is_printed() {
 
 #[test]
 fn what_is_wrong_with_the_command_line_is_said_in_one_line_and_ends_with_1() {
-    refused(&["-x"], "-x");
-    refused(&["--nonsense"], "--nonsense");
-    refused(&["-m"], "-m");
-    refused(&["--path"], "--path");
-    refused(&["--max-request"], "--max-request");
-    refused(&["-m", "carrier-pigeon"], "carrier-pigeon");
-    refused(&["--max-request", "many"], "many");
-    refused(&["--max-request", "1"], "1");
-    refused(&["-m", "unix-listen"], "path");
-    refused(&["stray"], "stray");
+    let more = "try 'nanoga --help' for more information";
+    says(&["-x"], &format!("unknown option '-x', {more}"));
+    says(&["-vx"], &format!("unknown option '-vx', {more}"));
+    says(&["--nonsense"], &format!("unknown option '--nonsense', {more}"));
+    // Both --verbose and --version begin like this.
+    says(&["--ver"], &format!("unknown option '--ver', {more}"));
+    says(&["stray"], &format!("unexpected argument 'stray', {more}"));
+    says(&["-"], &format!("unexpected argument '-', {more}"));
+    says(&["-m"], "option '-m' needs a value, try 'nanoga --help'");
+    says(&["--path"], "option '--path' needs a value, try 'nanoga --help'");
+    says(&["-c"], "option '-c' needs a value, try 'nanoga --help'");
+    says(&["--verbose=yes"], "option '--verbose=yes' takes no value");
+    let methods = "it must be virtio-serial, isa-serial or unix-listen";
+    says(&["-m", "carrier-pigeon"], &format!("unknown method 'carrier-pigeon': {methods}"));
+    says(&["-m", "unix-listen"], "method 'unix-listen' needs a path: -p PATH");
+    says(&["-misa-serial"; 5], "too many channels: 'isa-serial'");
+    for (option, bounds) in [("--max-request", "1024 to 262144"), ("--freeze-timeout", "1 to 86400")] {
+        for value in ["", "0", "1x", "262145", "99999999999999999999", "18446744073709551617"] {
+            let want = format!("{option} must be a number from {bounds}, not '{value}'");
+            says(&[option, value], &want);
+        }
+    }
+    // What a terminal would obey is shown, not sent to it.
+    says(&["a\n\x1b[2Jb"], &format!("unexpected argument 'a\\x0a\\x1b[2Jb', {more}"));
 }
 
 #[test]
@@ -164,6 +216,7 @@ fn the_file_is_one_static_program_without_interpreter() {
 /// Runs the agent where it should end by itself.
 fn run(args: &[&str]) -> Output {
     let mut command = Command::new(paths::agent_binary().unwrap());
+    command.env("QGA_CONF", "/nowhere/qemu-ga.conf");
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = bounded(&mut command, Bounds::AGENT).spawn().unwrap();
     let ended = nanoga_tests::wait_for("its end", Duration::from_secs(20), || Ok(child.try_wait()?));
@@ -174,7 +227,12 @@ fn run(args: &[&str]) -> Output {
     child.wait_with_output().unwrap()
 }
 
-fn refused(args: &[&str], names: &str) {
+/// It ends with this and nothing else.
+fn says(args: &[&str], what: &str) {
+    assert_eq!(refused(args, ""), format!("nanoga: {what}\n"), "{args:?}");
+}
+
+fn refused(args: &[&str], names: &str) -> String {
     let output = run(args);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
@@ -182,4 +240,5 @@ fn refused(args: &[&str], names: &str) {
     assert!(said.ends_with('\n'), "{args:?}: {said}");
     assert!(said.contains(names), "{args:?}: {said}");
     assert!(output.stdout.is_empty(), "{args:?}");
+    said
 }

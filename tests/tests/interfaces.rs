@@ -80,6 +80,25 @@ fn a_namespace_with_nothing_but_loopback_has_nothing_but_loopback() {
 }
 
 #[test]
+fn ignored_interfaces_are_left_out_with_their_addresses_and_aliases() {
+    let setup = "link add veth0 type veth peer name docker7
+         link add eth0 type veth peer name eth1
+         link set veth0 up
+         link set eth1 up
+         addr add 192.0.2.1/24 dev veth0
+         addr add 192.0.2.2/24 dev veth0 label veth0:1
+         addr add 2001:db8::1/64 dev veth0 nodad
+         addr add 198.51.100.1/24 dev eth1
+         addr add 2001:db8:1::1/64 dev eth1 nodad
+         addr add 203.0.113.1/24 dev docker7";
+    let net = Netns::with(setup, &["--ignore-interfaces", "veth*,docker?", "--ignore-interfaces=eth0"]).unwrap();
+    let mut want = expected(&net);
+    want.retain(|(name, _)| name == "lo" || name == "eth1");
+    assert_eq!(want.len(), 2);
+    assert_eq!(names_and_addresses(&interfaces(&net)), want);
+}
+
+#[test]
 fn a_thousand_interfaces_are_all_named_in_bounded_memory() {
     let mut setup = String::new();
     for number in 0..500 {

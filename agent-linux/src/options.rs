@@ -173,8 +173,8 @@ impl Method {
     }
 }
 
-/// The sockets that may be passed, by the numbers of their descriptors.
-const PASSED: [&CStr; CHANNELS] = [c"3", c"4", c"5", c"6"];
+/// The sockets that may be passed; the last digit is the number of the descriptor.
+const PASSED: [&CStr; CHANNELS] = [c"socket 3", c"socket 4", c"socket 5", c"socket 6"];
 
 /// Those that can be chosen: their names, and where they are unless something else is said.
 const METHODS: [(&[u8], Method, &CStr); 3] = [

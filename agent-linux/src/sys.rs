@@ -18,7 +18,6 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::read;
 
 use crate::arch::{syscall3, syscall5};
-use crate::text;
 
 /// A NULL-terminated array of C strings, as `execve(2)` takes and `_start` finds it.
 #[derive(Clone, Copy)]
@@ -342,12 +341,12 @@ pub fn lock(file: impl AsFd) -> rustix::io::Result<()> {
     checked(unsafe { syscall3(kernel::__NR_fcntl, raw(file), wide(kernel::F_OFD_SETLK), lock) }).map(drop)
 }
 
-/// A descriptor for the socket that was passed to the process under this number, if hosts can connect to it. That
-/// number stays open: should the agent start anew, it finds it again.
+/// A descriptor for the socket that was passed to the process, if hosts can connect to it: the one whose number is the
+/// last digit of its name. That stays open: should the agent start anew, it finds it again.
 ///
 /// Not through rustix: it checks what the kernel returns with an assertion that formats numbers.
-pub fn passed_listener(number: &CStr) -> rustix::io::Result<OwnedFd> {
-    let number = usize::try_from(text::number(number.to_bytes(), 255)).unwrap_or(0);
+pub fn passed_listener(name: &CStr) -> rustix::io::Result<OwnedFd> {
+    let number = name.to_bytes().last().map_or(0, |digit| usize::from(digit.wrapping_sub(b'0')));
     let (mut listens, mut len) = (0_u32, size_of::<u32>());
     // SAFETY: the option's value and its length are writable for the call; the new descriptor is nobody else's.
     unsafe {
@@ -356,7 +355,7 @@ pub fn passed_listener(number: &CStr) -> rustix::io::Result<OwnedFd> {
         syscall5(kernel::__NR_getsockopt, number, level, option, value, (&raw mut len).expose_provenance());
         let copy = syscall3(kernel::__NR_fcntl, number, wide(kernel::F_DUPFD_CLOEXEC), 3);
         if listens != 1 || copy < 0 {
-            return Err(rustix::io::Errno::NOTSOCK);
+            return Err(rustix::io::Errno::INVAL);
         }
         syscall3(kernel::__NR_fcntl, number, wide(kernel::F_SETFL), wide(kernel::O_NONBLOCK));
         Ok(OwnedFd::from_raw_fd(RawFd::try_from(copy).unwrap_or(RawFd::MAX)))

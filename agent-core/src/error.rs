@@ -206,14 +206,14 @@ impl From<SuspendError> for Error<'_> {
     }
 }
 
-/// What strerror(3) says of an error number in the C locale; nothing where it is not known here.
+/// What strerror(3) says of an error number in the C locale, packed; nothing where it is not known here.
 pub fn errno_text(errno: Errno) -> &'static [u8] {
     match errno.0 {
-        95 => b"Operation not supported",
-        98 => b"Address already in use",
-        110 => b"Connection timed out",
-        125 => b"Operation canceled",
-        number => line(ERRNO.as_bytes(), usize::from(number)),
+        95 => packed!("Operation not supported"),
+        98 => packed!("Address already in use"),
+        110 => packed!("Connection timed out"),
+        125 => packed!("Operation canceled"),
+        number => line(ERRNO, usize::from(number)),
     }
 }
 
@@ -226,7 +226,8 @@ fn line(text: &'static [u8], number: usize) -> &'static [u8] {
 const ESCAPE_BYTES: usize = 6;
 
 /// A line for each number, from 0 on.
-const ERRNO: &str = "\
+const ERRNO: &[u8] = packed!(
+    "\
 Success
 Operation not permitted
 No such file or directory
@@ -267,4 +268,5 @@ File name too long
 No locks available
 Function not implemented
 Directory not empty
-Too many levels of symbolic links";
+Too many levels of symbolic links"
+);

@@ -455,9 +455,15 @@ impl Reply<'_> {
         }
     }
 
+    fn part_packed(&mut self, text: &[u8]) {
+        for byte in unpack(text) {
+            self.part(&[byte]);
+        }
+    }
+
     fn errno(&mut self, number: u32) {
         let text = u16::try_from(number).map_or(&b""[..], |number| errno_text(Errno(number)));
-        self.part(text);
+        self.part_packed(text);
         if text.is_empty() {
             self.part_number(u64::from(number));
         }

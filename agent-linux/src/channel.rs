@@ -9,6 +9,7 @@ mod unix;
 mod virtio_serial;
 
 use absent::Absent;
+use agent_core::packed;
 use agent_core::{Agent, Fed, Session};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,7 +17,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, read, write};
 
 use crate::guest::LinuxGuest;
-use crate::log::{INFO, reason, say, tell};
+use crate::log::{INFO, say, tell, why};
 use crate::memory::{self, ChannelMemory, INPUT};
 use crate::options::{FULL, Method, Name, Options, Place};
 use crate::spool::Spool;
@@ -143,13 +144,13 @@ impl Channel {
         match open_line(&self.place) {
             Ok(opened) => self.take(opened),
             Err(Errno::BUSY) => {
-                say(b"% is held by another process: waiting for it", &[self.place.path.to_bytes()]);
+                say(packed!("% is held by another process: waiting for it"), &[self.place.path.to_bytes()]);
                 let absent = Absent::new(self.place.path)?;
                 absent.watch_closing(self.place.path);
                 self.line = Line::Absent(absent);
             }
             Err(error) if self.retry => {
-                say(b"%: %: waiting for it", &[self.place.path.to_bytes(), reason(sys::errno(error))]);
+                say(packed!("%: !: waiting for it"), &[self.place.path.to_bytes(), why(sys::errno(error))]);
                 self.watch_for_device();
             }
             Err(error) => return Err(error),
@@ -287,7 +288,7 @@ impl Channel {
         let flow = self.transfer(agent, Effort::Last);
         self.forget(agent);
         self.host = Host::Gone;
-        self.report(b"the host has gone");
+        self.report(packed!("the host has gone"));
         if let Flow::Lost(_) = flow {
             return self.end(agent);
         }
@@ -313,7 +314,7 @@ impl Channel {
             }
             Flow::Ended => self.end(agent),
             Flow::Lost(error) => {
-                self.report(reason(sys::errno(error)));
+                self.report(why(sys::errno(error)));
                 self.end(agent);
             }
         }
@@ -433,7 +434,7 @@ impl Channel {
                 // The others wait in the backlog.
                 let _ = epoll::modify(epoll, listener, self.event_data(), EventFlags::empty());
                 self.change_line(Line::Stream(stream));
-                self.report(b"a host has connected");
+                self.report(packed!("a host has connected"));
             }
             // The host went away before its turn came.
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
@@ -489,7 +490,7 @@ impl Channel {
     #[inline(never)]
     fn report(&self, what: &[u8]) {
         if self.verbose {
-            tell(INFO, b"%: %", &[self.place.path.to_bytes(), what]);
+            tell(INFO, b"%: !", &[self.place.path.to_bytes(), what]);
         }
     }
 }

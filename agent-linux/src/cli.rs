@@ -8,6 +8,7 @@ use core::ffi::CStr;
 use crate::log::{Failed, fail};
 use crate::options::{Name, Options, Value, find};
 use crate::sys;
+use agent_core::packed;
 
 /// What the command line asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,23 +40,29 @@ pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>, options: &mut Optio
                     at = at.wrapping_add(1);
                     (find(letter, true), at)
                 }
-                _ => return Err(fail(b"unexpected argument '%', try 'nanoga --help' for more information", &[text])),
+                _ => {
+                    return Err(fail(
+                        packed!("unexpected argument '%', try 'nanoga --help' for more information"),
+                        &[text],
+                    ));
+                }
             };
             let Some((option, kind)) = option else {
-                return Err(fail(b"unknown option '%', try 'nanoga --help' for more information", &[text]));
+                return Err(fail(packed!("unknown option '%', try 'nanoga --help' for more information"), &[text]));
             };
             let has_value = value_at < text.len() || text.starts_with(b"--") && text.ends_with(b"=");
             let mut value = sys::tail(word, value_at);
             if kind == Value::None {
                 if has_value && text.starts_with(b"--") {
-                    return Err(fail(b"option '%' takes no value", &[text]));
+                    return Err(fail(packed!("option '%' takes no value"), &[text]));
                 }
                 value = c"true";
             } else {
                 at = text.len();
                 if kind == Value::Mandatory && !has_value {
-                    value =
-                        words.next().ok_or_else(|| fail(b"option '%' needs a value, try 'nanoga --help'", &[text]))?;
+                    value = words
+                        .next()
+                        .ok_or_else(|| fail(packed!("option '%' needs a value, try 'nanoga --help'"), &[text]))?;
                 }
             }
             match option {

@@ -4,10 +4,11 @@
 
 use core::ffi::CStr;
 
+use agent_core::packed;
 use rustix::fs::{CWD, OFlags};
 use rustix::io::{Errno, read};
 
-use crate::log::{Failed, fail, reason, say};
+use crate::log::{Failed, fail, say, why};
 use crate::options::{ESCAPES, Name, Options, Value, find};
 use crate::sys;
 
@@ -35,7 +36,9 @@ pub fn load(
     match read {
         Ok(len) => parse(space.get_mut(..=len).unwrap_or_default(), options),
         Err(Errno::NOENT) if !required => Ok(()),
-        Err(error) => Err(fail(b"cannot read the configuration '%': %", &[path.to_bytes(), reason(sys::errno(error))])),
+        Err(error) => {
+            Err(fail(packed!("cannot read the configuration '%': !"), &[path.to_bytes(), why(sys::errno(error))]))
+        }
     }
 }
 
@@ -65,7 +68,7 @@ fn parse(text: &'static mut [u8], options: &mut Options) -> Result<(), Failed> {
             continue;
         }
         let ([b'=', value @ ..], Some(is_general)) = (value, is_general) else {
-            return Err(fail(b"configuration: '%' is neither a group nor a key with its value in one", &[key]));
+            return Err(fail(packed!("configuration: '%' is neither a group nor a key with its value in one"), &[key]));
         };
         unescape(value);
         let value = CStr::from_bytes_until_nul(value).unwrap_or_default();
@@ -81,7 +84,7 @@ fn parse(text: &'static mut [u8], options: &mut Options) -> Result<(), Failed> {
 fn set(key: &'static [u8], value: &'static CStr, options: &mut Options) -> Result<(), Failed> {
     // The one key that is not the name of its option, but begins it.
     let Some((option, kind)) = find(key, false).filter(|found| found.0 < Name::Config) else {
-        say(b"configuration: there is no key '%'", &[key]);
+        say(packed!("configuration: there is no key '%'"), &[key]);
         return Ok(());
     };
     let mut value = value;
@@ -90,7 +93,7 @@ fn set(key: &'static [u8], value: &'static CStr, options: &mut Options) -> Resul
         value = match TRUTHS.iter().position(|truth| *truth == word) {
             Some(0 | 1) => c"true",
             Some(_) => c"false",
-            None => return Err(fail(b"configuration: % is either true or false, not '%'", &[key, word])),
+            None => return Err(fail(packed!("configuration: % is either true or false, not '%'"), &[key, word])),
         };
     }
     options.give(option, value)

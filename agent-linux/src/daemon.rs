@@ -4,13 +4,14 @@
 
 use core::ffi::CStr;
 
+use agent_core::packed;
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, ftruncate, openat, unlink};
 use rustix::io::write;
 use rustix::process::{chdir, setsid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use crate::log::{Failed, fail, reason, say};
+use crate::log::{Failed, fail, say, why};
 use crate::sys;
 use crate::text::decimal;
 
@@ -28,8 +29,8 @@ impl PidFile {
         let name = path.to_bytes();
         match openat(CWD, path, flags, Mode::from_raw_mode(0o644)) {
             Ok(file) if sys::lock(&file).is_ok() => Ok(PidFile { file, path }),
-            Ok(_) => Err(fail(b"pid file '%': another agent is running", &[name])),
-            Err(error) => Err(fail(b"pid file '%': %", &[name, reason(sys::errno(error))])),
+            Ok(_) => Err(fail(packed!("pid file '%': another agent is running"), &[name])),
+            Err(error) => Err(fail(b"pid file '%': !", &[name, why(sys::errno(error))])),
         }
     }
 
@@ -46,7 +47,7 @@ impl PidFile {
                 .and_then(|()| write(&self.file, digits))
                 .and_then(|_| write(&self.file, b"\n"));
             if let Err(error) = written {
-                say(b"pid file '%': %", &[self.path.to_bytes(), reason(sys::errno(error))]);
+                say(b"pid file '%': !", &[self.path.to_bytes(), why(sys::errno(error))]);
             }
             return Ok(false);
         }

@@ -48,7 +48,7 @@ use channel::Channel;
 use cli::Action;
 use daemon::PidFile;
 use guest::{LinuxGuest, Tables};
-use log::{Failed, fail, reason};
+use log::{Failed, fail, why};
 use memory::{All, CHANNELS, Memory};
 use options::{FULL, Name, Options};
 use sys::Strings;
@@ -189,5 +189,5 @@ fn serve(
 }
 
 fn failure(what: &[u8], error: Errno) -> Failed {
-    fail(b"%: %", &[what, reason(error)])
+    fail(b"%: !", &[what, why(error)])
 }

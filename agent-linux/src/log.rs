@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use agent_core::error::errno_text;
 use agent_core::guest::Errno;
+use agent_core::packed::unpack;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::stdio::dup2_stderr;
@@ -44,7 +45,7 @@ pub fn turn_to(file: impl AsFd) {
     IN_FILE.store(dup2_stderr(file).is_ok(), Ordering::Relaxed);
 }
 
-/// Says that something is not as it should be. `%` stands for the words, one after the other.
+/// Says that something is not as it should be; see [`tell`].
 pub fn say(form: &[u8], words: &[&[u8]]) {
     tell(WARNING, form, words);
 }
@@ -68,7 +69,8 @@ pub fn fail(form: &[u8], words: &[&[u8]]) -> Failed {
     Failed
 }
 
-/// Says something in one line.
+/// Says something in one line. In its form, which may be packed, `%` stands for the next word and `!` for one of our own,
+/// which may be packed too.
 #[inline(never)]
 pub fn tell(level: &[u8], form: &[u8], words: &[&[u8]]) {
     if MUTED.load(Ordering::Relaxed) {
@@ -87,10 +89,11 @@ pub fn tell(level: &[u8], form: &[u8], words: &[&[u8]]) {
         line.add(b"nanoga");
     }
     line.add(b": ");
-    for byte in form {
+    for byte in unpack(form) {
         match byte {
             b'%' => line.escape(words.next().copied().unwrap_or_default()),
-            _ => line.add(&[*byte]),
+            b'!' => unpack(words.next().copied().unwrap_or_default()).for_each(|byte| line.add(&[byte])),
+            _ => line.add(&[byte]),
         }
     }
     line.len = line.len.min(LINE - 1);
@@ -98,8 +101,8 @@ pub fn tell(level: &[u8], form: &[u8], words: &[&[u8]]) {
     sys::print(2, line.bytes.get(..line.len).unwrap_or_default());
 }
 
-/// What to say of an error.
-pub fn reason(error: Errno) -> &'static [u8] {
+/// What to say of an error, packed: its place in a form is a `!`.
+pub fn why(error: Errno) -> &'static [u8] {
     match errno_text(error) {
         b"" => b"unexpected error",
         text => text,

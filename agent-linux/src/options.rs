@@ -6,6 +6,7 @@
 use core::ffi::CStr;
 
 use agent_core::limits::{REQUEST_BYTES, REQUEST_BYTES_MIN};
+use agent_core::packed;
 use heapless::Vec;
 
 use crate::log::{Failed, fail};
@@ -227,7 +228,7 @@ impl Options {
     /// Notes an option and its value. That of an option without one is `true` or `false`.
     #[inline(never)]
     pub fn give(&mut self, name: Name, value: &'static CStr) -> Result<(), Failed> {
-        self.given.push((name, value)).map_err(|_| fail(b"too many options: '%'", &[value.to_bytes()]))
+        self.given.push((name, value)).map_err(|_| fail(packed!("too many options: '%'"), &[value.to_bytes()]))
     }
 
     /// What has been given stood in the configuration; what follows does not.
@@ -326,7 +327,7 @@ impl Options {
                 if number < self.configured {
                     method = found;
                 } else if self.channels.push(place(found, path)).is_err() {
-                    return Err(fail(b"too many channels: '%'", &[value.to_bytes()]));
+                    return Err(fail(packed!("too many channels: '%'"), &[value.to_bytes()]));
                 } else {
                     path = c"";
                 }
@@ -336,7 +337,7 @@ impl Options {
             let _ = self.channels.push(place(method, path));
         }
         if self.channels.iter().any(|place| place.path.is_empty()) {
-            return Err(fail(b"method 'unix-listen' needs a path: -p PATH", &[]));
+            return Err(fail(packed!("method 'unix-listen' needs a path: -p PATH"), &[]));
         }
         Ok(())
     }
@@ -356,7 +357,7 @@ impl Options {
         let [mut low, mut high] = [[0; 20]; 2];
         let decimal = |number, space| text::decimal(u64::try_from(number).unwrap_or(0), 1, space);
         let words = [split(row).1, decimal(least, &mut low), decimal(most, &mut high), digits];
-        Err(fail(b"--% must be a number from % to %, not '%'", &words))
+        Err(fail(packed!("--% must be a number from % to %, not '%'"), &words))
     }
 
     /// Sockets that were passed to this process take the place of all channels.

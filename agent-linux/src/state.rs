@@ -6,11 +6,12 @@
 
 use core::ffi::CStr;
 
+use agent_core::packed;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fchmod, mkdirat, renameat, unlinkat};
 use rustix::io::{Errno, read, write};
 
-use crate::log::{reason, say};
+use crate::log::{say, why};
 use crate::sys;
 use crate::text::{self, decimal};
 
@@ -112,7 +113,7 @@ impl State {
 
     fn warn(&mut self, error: Errno) {
         if !self.warned {
-            say(b"nothing can be kept in '%': %", &[self.folder.to_bytes(), reason(sys::errno(error))]);
+            say(packed!("nothing can be kept in '%': !"), &[self.folder.to_bytes(), why(sys::errno(error))]);
             self.warned = true;
         }
     }

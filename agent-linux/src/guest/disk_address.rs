@@ -36,6 +36,13 @@ const DRIVERS: [(&[u8], Bus); 7] = [
 const SERIALS: [&CStr; 6] =
     [c"serial", c"../serial", c"device/serial", c"../device/serial", c"device/vpd_pg80", c"../device/vpd_pg80"];
 
+/// So many folders up, at most; more than a path has.
+const UP: usize = 24;
+
+/// The folder so far up itself, and the link to its driver: [`up`] takes what is needed from the end.
+const FOLDER: &CStr = c"../../../../../../../../../../../../../../../../../../../../../../../../.";
+const DRIVER: &CStr = c"../../../../../../../../../../../../../../../../../../../../../../../../driver";
+
 /// A block device, by its folder in sysfs.
 pub struct Node {
     folder: OwnedFd,
@@ -49,7 +56,7 @@ impl Node {
     #[inline(never)]
     pub fn find(root: BorrowedFd<'_>, device: &[u8]) -> Option<Self> {
         let mut name = [0; 64];
-        let name = numbered(b"sys/dev/block/", device, &mut name);
+        let name = named(b"sys/dev/block/", device, &mut name);
         let folder = sys::open(root, name, OFlags::PATH).ok()?;
         let mut node = Node { folder, path: [0; PATH], length: 0 };
         node.length = readlinkat_raw(root, name, &mut node.path[..]).ok()?;
@@ -82,20 +89,12 @@ impl Node {
             return;
         }
         let mut disk = DiskAddress::default();
-        let placed = self.place(&mut disk);
+        self.place(&mut disk);
 
         let folder = self.folder.as_fd();
-        let (mut event, mut record) = ([0; 512], [0; RECORD]);
-        text(folder, c"uevent", &mut event);
-        // DEVNAME=vda1 becomes DEV/dev/vda1.
-        if let Some(at) = event.windows(8).position(|key| key == b"DEVNAME=")
-            && let Some(device) = event.get_mut(at.wrapping_add(3)..)
-            && let Some(start) = device.first_chunk_mut()
-        {
-            *start = *b"/dev/";
-            disk.device = device.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        }
-        let known = text(root, numbered(b"run/udev/data/b", device, &mut [0; 64]), &mut record);
+        let (mut node, mut record) = ([0; 64], [0; RECORD]);
+        disk.device = named(b"/dev/", self.name(), &mut node).to_bytes();
+        let known = text(root, named(b"run/udev/data/b", device, &mut [0; 64]), &mut record);
         let mut lines = known.split(|byte| *byte == b'\n');
         disk.serial = lines.find_map(|line| line.strip_prefix(b"E:ID_SERIAL=")).unwrap_or_default();
         let mut serial = [0; 128];
@@ -109,24 +108,18 @@ impl Node {
                 disk.serial = page.trim_ascii();
             }
         }
-        if placed || !disk.serial.is_empty() || !disk.device.is_empty() {
-            each(&disk);
-        }
+        each(&disk);
     }
 
-    /// Where the disk is plugged in; `false` if that cannot be told.
+    /// Where the disk is plugged in, as far as that can be told.
     #[inline(never)]
-    fn place(&self, disk: &mut DiskAddress<'_>) -> bool {
+    fn place(&self, disk: &mut DiskAddress<'_>) {
         let mut scsi = None;
         let mut host = None;
-        // From the disk up to its controller: a folder, its name, and that of the folder below.
-        let mut folder = sys::open(self.folder.as_fd(), c".", OFlags::PATH);
+        let folder = self.folder.as_fd();
+        // From the disk up to its controller: how far up, the name there, and that of the folder below.
         let mut below = &b""[..];
-        for name in self.path().rsplit(|byte| *byte == b'/') {
-            let Ok(here) = &folder else {
-                break;
-            };
-            let parent = sys::open(here.as_fd(), c"..", OFlags::PATH);
+        for (levels, name) in self.path().rsplit(|byte| *byte == b'/').enumerate() {
             if name.starts_with(b"target") {
                 scsi = numbers(below, 10);
             } else if name.starts_with(b"virtio") {
@@ -135,14 +128,12 @@ impl Node {
                 if let Some([_, channel, target, unit]) = scsi {
                     (disk.kind, disk.bus, disk.target, disk.unit) = (Bus::Scsi, channel, target, unit);
                 }
-            } else if let Ok(parent) = &parent
-                && (name.starts_with(b"ata") || name.starts_with(b"host"))
-            {
+            } else if name.starts_with(b"ata") || name.starts_with(b"host") {
                 // The outer one, if there are both.
-                host = Some(index(parent.as_fd(), name));
+                host = Some(index(folder, up(FOLDER, levels.wrapping_add(1)), name));
             } else if let Some(pci) = numbers(name, 16) {
                 let mut driver = [0; 128];
-                let length = readlinkat_raw(here, c"driver", &mut driver[..]).unwrap_or(0);
+                let length = readlinkat_raw(folder, up(DRIVER, levels), &mut driver[..]).unwrap_or(0);
                 let driver = base_name(driver.get(..length).unwrap_or_default());
                 if let Some((_, bus)) = DRIVERS.iter().find(|(name, _)| *name == driver) {
                     let [_, _, target, unit] = scsi.unwrap_or_default();
@@ -159,22 +150,26 @@ impl Node {
                 }
             }
             below = name;
-            folder = parent;
         }
-        disk.kind != Bus::Unknown
     }
 }
 
 /// How many in this folder are of the same kind (`ata3`, `host0`) and have a lower number.
 #[inline(never)]
-fn index(folder: BorrowedFd<'_>, name: &[u8]) -> u32 {
+fn index(folder: BorrowedFd<'_>, path: &CStr, name: &[u8]) -> u32 {
     let (kind, number) = split_number(name);
     let mut lower = 0_u32;
-    sys::list(folder, c".", &mut |_, name| {
+    sys::list(folder, path, &mut |_, name| {
         let (other, other_number) = split_number(name.to_bytes());
         lower = lower.wrapping_add(u32::from(other == kind && other_number < number));
     });
     lower
+}
+
+/// The end of such a path that leads so many folders up; nowhere if that is too far.
+fn up(path: &CStr, levels: usize) -> &CStr {
+    let skip = UP.wrapping_sub(levels).wrapping_mul(3);
+    path.to_bytes_with_nul().get(skip..).and_then(|end| CStr::from_bytes_until_nul(end).ok()).unwrap_or_default()
 }
 
 /// A name and the number behind it.
@@ -210,11 +205,11 @@ fn base_name(path: &[u8]) -> &[u8] {
     path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
 }
 
-/// The path of something that has the number of a device.
+/// The path of something in a folder. The kernel writes `!` for the `/` in a name.
 #[inline(never)]
-fn numbered<'b>(before: &[u8], device: &[u8], path: &'b mut [u8; 64]) -> &'b CStr {
-    for (place, byte) in path.iter_mut().zip(before.iter().chain(device)) {
-        *place = *byte;
+fn named<'b>(before: &[u8], name: &[u8], path: &'b mut [u8; 64]) -> &'b CStr {
+    for (place, byte) in path.iter_mut().zip(before.iter().chain(name)) {
+        *place = if *byte == b'!' { b'/' } else { *byte };
     }
     CStr::from_bytes_until_nul(path).unwrap_or_default()
 }
@@ -232,7 +227,7 @@ mod tests {
     use std::format;
     use std::fs;
     use std::os::unix::fs::symlink;
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
     use std::string::String;
     use std::vec::Vec;
 
@@ -264,9 +259,7 @@ mod tests {
 
         /// A block device at this place below `/sys/devices`.
         fn device(&self, number: &str, path: &str) -> &Self {
-            let name = Path::new(path).file_name().unwrap().to_str().unwrap();
             self.file(&format!("sys/devices/{path}/dev"), format!("{number}\n"));
-            self.file(&format!("sys/devices/{path}/uevent"), format!("MAJOR=1\nDEVNAME={name}\nDEVTYPE=disk\n"));
             symlink(format!("../../devices/{path}"), self.0.join("sys/dev/block").join(number)).unwrap();
             self
         }
@@ -344,8 +337,8 @@ mod tests {
         tree.driver(bridge, "pcieport").driver(&format!("{bridge}/0001:af:00.7"), "virtio-pci");
         tree.device("254:0", &format!("{bridge}/0001:af:00.7/virtio0/block/vda"));
         assert_eq!(tree.disks("254:0"), ["0001:af:00.7 Virtio 0 0 0 '' /dev/vda"]);
-        tree.driver("pci0000:00/0000:00:09.0", "exotic").device("8:0", "pci0000:00/0000:00:09.0/host0/block/sda");
-        assert_eq!(tree.disks("8:0"), ["- Unknown 0 0 0 '' /dev/sda"]);
+        tree.driver("pci0000:00/0000:00:09.0", "exotic").device("8:0", "pci0000:00/0000:00:09.0/host0/block/c!d0");
+        assert_eq!(tree.disks("8:0"), ["- Unknown 0 0 0 '' /dev/c/d0"]);
     }
 
     #[test]

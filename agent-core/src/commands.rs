@@ -273,6 +273,8 @@ impl<G: Guest + 'static> Command<G> {
         #[cfg(not(feature = "minimal"))]
         Command::now("guest-get-users", system::users),
         #[cfg(not(feature = "minimal"))]
+        Command::now("guest-get-timezone", clock::timezone),
+        #[cfg(not(feature = "minimal"))]
         Command::now("guest-get-osinfo", system::os_info),
         #[cfg(not(feature = "minimal"))]
         Command::now("guest-get-load", system::load),

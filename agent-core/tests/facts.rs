@@ -25,6 +25,13 @@ fn the_time_is_in_nanoseconds() {
 }
 
 #[test]
+fn a_time_zone_has_a_name_and_an_offset() {
+    answers(FakeGuest::default(), "guest-get-timezone", r#"{"zone":"CEST","offset":7200}"#);
+    let west = FakeGuest { timezone: ("-03", -10800), ..FakeGuest::default() };
+    answers(west, "guest-get-timezone", r#"{"zone":"-03","offset":-10800}"#);
+}
+
+#[test]
 fn the_name_of_the_host_is_any_text() {
     answers(FakeGuest::default(), "guest-get-host-name", r#"{"host-name":"fake"}"#);
     let odd = FakeGuest { host_name: b"a\"b\xFF".to_vec(), ..FakeGuest::default() };

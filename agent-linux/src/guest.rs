@@ -12,6 +12,8 @@ pub mod os_release;
 pub mod power;
 mod shutdown;
 mod system;
+pub mod tz_rule;
+pub mod tzif;
 pub mod utmp;
 
 use core::ffi::CStr;

@@ -15,7 +15,8 @@ use tempfile::TempDir;
 fn agent_with(variables: &[(&str, &str)]) -> Result<(Agent, Client)> {
     let dir = TempDir::new()?;
     let mut command = Command::new(paths::agent_binary()?);
-    command.args(["-m", "unix-listen", "-p"]).arg(dir.path().join("qga.sock")).envs(variables.iter().copied());
+    command.args(["-m", "unix-listen", "-p"]).arg(dir.path().join("qga.sock"));
+    command.env_remove("TZ").envs(variables.iter().copied());
     let agent = Agent::spawn(dir, command)?;
     agent.wait_for_socket(&agent.socket())?;
     let host = agent.connect()?;
@@ -101,6 +102,43 @@ fn the_load_is_that_of_the_kernel() {
     }
 }
 
+/// What date(1) says of the zone.
+fn zone_of_date(variables: &[(&str, &str)]) -> Value {
+    let output =
+        Command::new("date").arg("+%Z %::z").env_remove("TZ").envs(variables.iter().copied()).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let (name, offset) = said.trim_end().split_once(' ').unwrap();
+    let (sign, offset) = offset.split_at(1);
+    let seconds = offset.split(':').fold(0, |seconds, part| seconds * 60 + part.parse::<i64>().unwrap());
+    json!({ "zone": name, "offset": if sign == "-" { -seconds } else { seconds } })
+}
+
+#[test]
+fn the_time_zone_is_that_of_the_environment_or_of_the_system() {
+    let dir = TempDir::new().unwrap();
+    std::fs::copy("/usr/share/zoneinfo/Asia/Kathmandu", dir.path().join("Here")).unwrap();
+    let folder = dir.path().to_str().unwrap();
+    let file = format!("{folder}/Here");
+    for variables in [
+        &[][..],
+        &[("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")],
+        &[("TZ", "<-0330>3:30")],
+        &[("TZ", "Europe/Berlin")],
+        &[("TZ", ":America/St_Johns")],
+        &[("TZ", "Australia/Lord_Howe")],
+        &[("TZ", file.as_str())],
+        &[("TZ", "Here"), ("TZDIR", folder)],
+        &[("TZ", "")],
+        &[("TZ", "UTC")],
+    ] {
+        assert_eq!(ask(variables, "guest-get-timezone"), zone_of_date(variables), "{variables:?}");
+    }
+    // date(1) makes up a name.
+    for nonsense in ["Nope/Zone", "Here", "/nonexistent", ":"] {
+        assert_eq!(ask(&[("TZ", nonsense)], "guest-get-timezone"), json!({ "zone": "UTC", "offset": 0 }));
+    }
+}
+
 /// glibc's `struct utmp` on x86_64.
 #[cfg(target_arch = "x86_64")]
 fn utmp_record(kind: u16, user: &str, seconds: u32, microseconds: u32) -> Vec<u8> {
@@ -118,24 +156,41 @@ fn utmp_record(kind: u16, user: &str, seconds: u32, microseconds: u32) -> Vec<u8
     record
 }
 
-/// `/run` of the agent is a folder of ours, in a mount namespace.
+/// Asks an agent that sees something of ours in the place of this file or folder, in a mount namespace of its own.
+fn ask_with(ours: &Path, place: &str, command: &str) -> Value {
+    let dir = TempDir::new().unwrap();
+    let mut unshare = Command::new("unshare");
+    if !nix::unistd::geteuid().is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    let script = "mount --bind \"$1\" \"$2\" && shift 2 && exec \"$@\"";
+    unshare.args(["--mount", "sh", "-c", script, "sh"]).arg(ours).arg(place).env_remove("TZ");
+    unshare.arg(paths::agent_binary().unwrap()).args(["-m", "unix-listen", "-p"]).arg(dir.path().join("qga.sock"));
+    let agent = Agent::spawn(dir, unshare).unwrap();
+    agent.wait_for_socket(&agent.socket()).unwrap();
+    agent.connect().unwrap().ask(command).unwrap()
+}
+
+#[test]
+fn without_a_variable_the_zone_is_that_of_etc_localtime() {
+    let dir = TempDir::new().unwrap();
+    let utc = json!({ "zone": "UTC", "offset": 0 });
+    // Nothing at all, and something that is no time zone.
+    assert_eq!(ask_with(dir.path(), "/etc", "guest-get-timezone"), utc);
+    std::fs::write(dir.path().join("localtime"), "CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+    assert_eq!(ask_with(dir.path(), "/etc", "guest-get-timezone"), utc);
+    std::fs::copy("/usr/share/zoneinfo/Asia/Kathmandu", dir.path().join("localtime")).unwrap();
+    let kathmandu = json!({ "zone": "+0545", "offset": 20700 });
+    assert_eq!(ask_with(dir.path(), "/etc", "guest-get-timezone"), kathmandu);
+}
+
 #[cfg(target_arch = "x86_64")]
 fn users(utmp: Option<&[u8]>) -> Value {
-    let dir = TempDir::new().unwrap();
-    let run = dir.path().join("run");
-    std::fs::create_dir(&run).unwrap();
+    let run = TempDir::new().unwrap();
     if let Some(utmp) = utmp {
-        std::fs::write(run.join("utmp"), utmp).unwrap();
+        std::fs::write(run.path().join("utmp"), utmp).unwrap();
     }
-    let mut command = Command::new("unshare");
-    if !nix::unistd::geteuid().is_root() {
-        command.args(["--user", "--map-root-user"]);
-    }
-    command.args(["--mount", "sh", "-c", "mount --bind \"$1\" /run && shift && exec \"$@\"", "sh"]).arg(&run);
-    command.arg(paths::agent_binary().unwrap()).args(["-m", "unix-listen", "-p"]).arg(dir.path().join("qga.sock"));
-    let agent = Agent::spawn(dir, command).unwrap();
-    agent.wait_for_socket(&agent.socket()).unwrap();
-    agent.connect().unwrap().ask("guest-get-users").unwrap()
+    ask_with(run.path(), "/run", "guest-get-users")
 }
 
 #[cfg(target_arch = "x86_64")]

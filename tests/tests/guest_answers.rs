@@ -11,6 +11,7 @@ const COMMANDS: &[&str] = &[
     "guest-get-load",
     "guest-get-osinfo",
     "guest-get-time",
+    "guest-get-timezone",
     "guest-get-users",
     "guest-info",
     "guest-network-get-interfaces",

@@ -49,6 +49,7 @@ pub struct FakeGuest {
     pub users: Vec<(&'static str, u64)>,
     pub load: [u64; 3],
     pub now_ns: i64,
+    pub timezone: (&'static str, i64),
     pub storage: storage::FakeStorage,
     /// How each shutdown ends, or why it does not start, and what was asked.
     pub shutdown: Result<(), ShutdownError>,
@@ -96,6 +97,7 @@ impl Default for FakeGuest {
             users: vec![("zoe", 1_700_000_100_999_998), ("adam", 1_700_000_200_000_000)],
             load: [0, 65536, 42079],
             now_ns: 1_700_000_000_123_456_789,
+            timezone: ("CEST", 7200),
             storage: storage::FakeStorage::default(),
             shutdown: Ok(()),
             shutdown_start: None,
@@ -157,6 +159,10 @@ impl Shutdown for FakeGuest {
 impl Clock for FakeGuest {
     fn now_ns(&mut self) -> i64 {
         self.now_ns
+    }
+
+    fn timezone(&mut self, show: &mut dyn FnMut(&[u8], i64)) {
+        show(self.timezone.0.as_bytes(), self.timezone.1);
     }
 }
 

@@ -1,13 +1,44 @@
-//! The time of day.
+//! The time of day, and the zone that people here read it in.
 
 use agent_core::guest::Clock;
 
-use super::LinuxGuest;
+use super::tzif::{self, Zone};
+use super::{LinuxGuest, tz_rule};
 use crate::sys;
 
 impl Clock for LinuxGuest {
     fn now_ns(&mut self) -> i64 {
         let [seconds, nanoseconds] = sys::realtime();
         seconds.wrapping_mul(1_000_000_000).wrapping_add(nanoseconds)
+    }
+
+    fn timezone(&mut self, show: &mut dyn FnMut(&[u8], i64)) {
+        let [now_s, _] = sys::realtime();
+        let zone = self.zone_at(now_s);
+        show(zone.name, zone.offset_s);
+    }
+}
+
+/// Bytes of a zone file that are read: twice the largest there is. Beyond: it is not understood.
+const ZONE_FILE: usize = 8192;
+
+impl LinuxGuest {
+    /// The zone at a time, in seconds since 1970: that of the variable `TZ` (tzset(3)), otherwise that of
+    /// `/etc/localtime` (localtime(5)).
+    fn zone_at(&mut self, now_s: i64) -> Zone<'_> {
+        let mut space = [0; sys::PATH];
+        let (mut path, mut rule) = (c"/etc/localtime", c"");
+        if let Some(name) = self.variable(b"TZ") {
+            rule = sys::tail(name, usize::from(name.to_bytes().starts_with(b":")));
+            let folder = self.variable(b"TZDIR").unwrap_or(c"/usr/share/zoneinfo").to_bytes();
+            let folder = if rule.to_bytes().starts_with(b"/") { &[] } else { folder };
+            path = sys::join(&mut space, &[folder, b"/", rule.to_bytes()]);
+        }
+        // These pages stay, as it would cost more than all the rest to give them back each time.
+        let file = self.buffers.0.get_mut(..ZONE_FILE).unwrap_or_default();
+        let length = sys::read_file(path, file);
+        let file = file.get(..length).unwrap_or_default();
+        let zone = tzif::zone_at(file, now_s).or_else(|| tz_rule::zone_at(rule.to_bytes(), now_s));
+        zone.unwrap_or(Zone { name: b"UTC", offset_s: 0 })
     }
 }

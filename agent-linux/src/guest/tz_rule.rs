@@ -1,0 +1,196 @@
+//! Reads the rules of time zones as the variable `TZ` of POSIX has them (IEEE Std 1003.1, section 8.3; RFC 9636 section
+//! 3.3.2): `CET-1CEST,M3.5.0,M10.5.0/3`.
+//!
+//! It knows no clock: the time is an argument.
+
+use super::tzif::Zone;
+
+/// What holds where a rule has summer time, and does not say when.
+const USUAL: &[u8] = b",M3.2.0,M11.1.0";
+
+/// The zone at a time, in seconds since 1970, by a rule; nothing if it is none.
+#[inline(never)]
+pub fn zone_at(rule: &[u8], now_s: i64) -> Option<Zone<'_>> {
+    let mut text = Text(rule);
+    let standard = Zone { name: text.name()?, offset_s: text.time()?.wrapping_neg() };
+    if text.0.is_empty() {
+        return Some(standard);
+    }
+    let mut summer = Zone { name: text.name()?, offset_s: standard.offset_s.wrapping_add(HOUR) };
+    if !matches!(text.0, [] | [b',', ..]) {
+        summer.offset_s = text.time()?.wrapping_neg();
+    }
+    if text.0.is_empty() {
+        text = Text(USUAL);
+    }
+    let (mut start, mut end) = (Date::NONE, Date::NONE);
+    text.date(&mut start)?;
+    text.date(&mut end)?;
+    if !text.0.is_empty() {
+        return None;
+    }
+
+    // What changed last is what counts. Of the changes in the years about this one some are past; where summer ends with
+    // one year and begins with the next, it goes on.
+    let year = now_s / AVERAGE_YEAR_S;
+    let (mut zone, mut since) = (&standard, i64::MIN);
+    for change in 0_i64..8 {
+        let (date, before, after) =
+            if change & 1 == 0 { (&start, &standard, &summer) } else { (&end, &summer, &standard) };
+        let at = date.local_s(year.wrapping_add(1968).wrapping_add(change >> 1)).wrapping_sub(before.offset_s);
+        if (since..=now_s).contains(&at) {
+            (zone, since) = (after, at);
+        }
+    }
+    Some(*zone)
+}
+
+const HOUR: i64 = 3600;
+/// Of the Gregorian calendar.
+const AVERAGE_YEAR_S: i64 = 31_556_952;
+/// Days from the first one of the year 1 to that of 1970.
+const EPOCH_DAYS: i64 = 719_162;
+
+/// A day of every year, and a time of it.
+struct Date {
+    kind: Kind,
+    /// The number, or month, week and weekday.
+    day: [i64; 3],
+    time_s: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// `n`: a day by its number, from 0 on.
+    Day,
+    /// `Jn`: a day by its number, from 1 on, where 29 February has none.
+    Julian,
+    /// `Mm.w.d`: a day of the week (from 0, Sunday) in the week w of the month m; the fifth week is the last one.
+    Weekday,
+}
+
+impl Date {
+    const NONE: Self = Date { kind: Kind::Day, day: [0; 3], time_s: 2 * HOUR };
+
+    /// Seconds from 1970 to then, as the clocks there show.
+    #[inline(never)]
+    fn local_s(&self, year: i64) -> i64 {
+        let mut day = year_start(year);
+        let leap = year_start(year.wrapping_add(1)).wrapping_sub(day).wrapping_sub(365);
+        let [number, week, weekday] = self.day;
+        match self.kind {
+            Kind::Day => day = day.wrapping_add(number),
+            Kind::Julian => {
+                let leap = if number < 60 { 0 } else { leap };
+                day = day.wrapping_add(number).wrapping_add(leap).wrapping_sub(1);
+            }
+            Kind::Weekday => {
+                let next_month = day.wrapping_add(days_before(number.wrapping_add(1), leap));
+                day = day.wrapping_add(days_before(number, leap));
+                // 1 January 1970 was a Thursday.
+                let days = weekday.wrapping_sub(day).wrapping_sub(4).rem_euclid(7);
+                day = day.wrapping_add(days).wrapping_add(week.wrapping_mul(7)).wrapping_sub(7);
+                if day >= next_month {
+                    day = day.wrapping_sub(7);
+                }
+            }
+        }
+        day.wrapping_mul(24 * HOUR).wrapping_add(self.time_s)
+    }
+}
+
+/// Days from 1970 to the first day of a year.
+#[inline(never)]
+fn year_start(year: i64) -> i64 {
+    let past = year.wrapping_sub(1);
+    let leap_days = (past / 4).wrapping_sub(past / 100).wrapping_add(past / 400);
+    past.wrapping_mul(365).wrapping_add(leap_days).wrapping_sub(EPOCH_DAYS)
+}
+
+/// Days of a year before this month, from 1 to 13.
+#[inline(never)]
+fn days_before(month: i64, leap: i64) -> i64 {
+    // As if February had 30.
+    let days = month.wrapping_mul(367).wrapping_sub(362) / 12;
+    if month > 2 { days.wrapping_sub(2).wrapping_add(leap) } else { days }
+}
+
+/// What is left of a rule.
+struct Text<'t>(&'t [u8]);
+
+impl<'t> Text<'t> {
+    /// Takes this byte, if it is the next one.
+    fn skip(&mut self, byte: u8) -> bool {
+        let rest = self.0.strip_prefix(&[byte]);
+        self.0 = rest.unwrap_or(self.0);
+        rest.is_some()
+    }
+
+    /// Takes so many bytes.
+    fn take(&mut self, count: usize) -> &'t [u8] {
+        let (taken, rest) = self.0.split_at_checked(count).unwrap_or_default();
+        self.0 = rest;
+        taken
+    }
+
+    /// At least three letters, or more than letters in angle brackets.
+    #[inline(never)]
+    fn name(&mut self) -> Option<&'t [u8]> {
+        let quoted = self.skip(b'<');
+        let is_part = |byte: &&u8| if quoted { **byte != b'>' } else { byte.is_ascii_alphabetic() };
+        let name = self.take(self.0.iter().take_while(is_part).count());
+        (name.len() >= 3 && (!quoted || self.skip(b'>'))).then_some(name)
+    }
+
+    /// A number without a sign, of at most three digits.
+    #[inline(never)]
+    fn number(&mut self) -> Option<i64> {
+        let digits = self.take(self.0.iter().take_while(|byte| byte.is_ascii_digit()).count());
+        let add = |number: i64, digit: &u8| number.wrapping_mul(10).wrapping_add(i64::from(digit & 0xF));
+        matches!(digits.len(), 1..=3).then(|| digits.iter().fold(0, add))
+    }
+
+    /// Hours, minutes and seconds, as seconds.
+    #[inline(never)]
+    fn time(&mut self) -> Option<i64> {
+        let minus = self.skip(b'-');
+        if !minus {
+            self.skip(b'+');
+        }
+        let (mut time, mut unit) = (0_i64, HOUR);
+        loop {
+            time = time.wrapping_add(self.number()?.wrapping_mul(unit));
+            unit /= 60;
+            if unit == 0 || !self.skip(b':') {
+                return Some(if minus { time.wrapping_neg() } else { time });
+            }
+        }
+    }
+
+    /// A date behind a comma.
+    #[inline(never)]
+    fn date(&mut self, date: &mut Date) -> Option<()> {
+        if !self.skip(b',') {
+            return None;
+        }
+        if self.skip(b'M') {
+            date.kind = Kind::Weekday;
+        } else if self.skip(b'J') {
+            date.kind = Kind::Julian;
+        }
+        for number in &mut date.day {
+            *number = self.number()?;
+            if !self.skip(b'.') {
+                break;
+            }
+        }
+        // Only a weekday has a week, and none is the week 0.
+        if (date.kind == Kind::Weekday) != (date.day[1] > 0) {
+            return None;
+        }
+        if self.skip(b'/') {
+            date.time_s = self.time()?;
+        }
+        Some(())
+    }
+}

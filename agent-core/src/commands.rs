@@ -7,6 +7,8 @@
 
 #[cfg(not(feature = "minimal"))]
 mod clock;
+#[cfg(feature = "exec")]
+mod exec;
 #[cfg(feature = "files")]
 mod files;
 mod info;
@@ -268,6 +270,10 @@ impl<G: Guest + 'static> Command<G> {
         Command::now("guest-network-get-interfaces", network::interfaces),
         #[cfg(feature = "storage")]
         Command::now("guest-get-fsinfo", storage::file_systems),
+        #[cfg(feature = "exec")]
+        Command::now("guest-exec", exec::exec).audited(),
+        #[cfg(feature = "exec")]
+        Command::now("guest-exec-status", exec::status),
         #[cfg(not(feature = "minimal"))]
         Command::now("guest-get-host-name", system::host_name),
         #[cfg(not(feature = "minimal"))]

@@ -123,6 +123,10 @@ faults! {
     Job = "failed to create child process: !";
     /// The list of mounts could not be read, by the number.
     Mounts = "failed to open mtab file: '/proc/self/mountinfo': !";
+    /// The program of this name could not be executed, by the number.
+    Exec = "Failed to execute child process \\u201C%\\u201D (!)";
+    /// No process that was started has this number, or none any more.
+    NoProcess = "PID % does not exist";
     /// The text is not base64.
     Base64 = "Base64 data contains invalid characters";
     /// A file cannot be opened like this.

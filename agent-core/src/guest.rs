@@ -8,6 +8,7 @@ mod clock;
 mod files;
 mod network;
 mod power;
+mod processes;
 mod shutdown;
 mod storage;
 mod system;
@@ -16,6 +17,7 @@ pub use clock::Clock;
 pub use files::{FileAccess, FileMode, Files, Whence};
 pub use network::{Address, Event, Link, Network, Statistics};
 pub use power::{Power, Suspend, SuspendError};
+pub use processes::{Capture, Captured, End, Process, Processes, Program, StartError};
 pub use shutdown::{Shutdown, ShutdownError, ShutdownMode};
 pub use storage::{Bus, DiskAddress, FileSystem, FileSystems, Step, Usage};
 pub use system::{LOAD_SCALE, OsFact, System, User};
@@ -31,7 +33,7 @@ pub struct Errno(pub u16);
 pub struct Job(pub u32);
 
 /// A guest: one value that implements every domain.
-pub trait Guest: Clock + Files + FileSystems + Network + Power + Shutdown + System {
+pub trait Guest: Clock + Files + FileSystems + Network + Power + Processes + Shutdown + System {
     /// Are its file systems frozen? Then only commands run that write nowhere: the others would wait for the thaw.
     fn is_frozen(&self) -> bool;
 

@@ -1,4 +1,4 @@
-//! The loop: one thread, one `epoll(7)`, woken by channels, signals and nothing else.
+//! The loop: one thread, one `epoll(7)`, woken by channels, signals, the output of programs and nothing else.
 
 use agent_core::Agent;
 use agent_core::guest::Errno;
@@ -16,7 +16,7 @@ const HANDLED: SignalSet = SignalSet::EMPTY.with(kernel::SIGTERM).with(kernel::S
 /// What errors of the loop itself are said of.
 const SELF: &[u8] = b"event loop";
 
-/// The token of the signals. Channels have their number.
+/// The token of the signals. Channels have their number; for pipes see `guest/exec.rs`.
 const SIGNALS: u64 = u64::MAX;
 
 /// Serves the channels. Returns when a signal says so, or with what could not be waited for and why.
@@ -31,6 +31,9 @@ fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'s
     sys::block_only(HANDLED.with(kernel::SIGPIPE));
     let signals = sys::signalfd(HANDLED)?;
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+    if cfg!(feature = "exec") {
+        agent.guest.tables.records.watch_by(&epoll);
+    }
     epoll::add(&epoll, &signals, EventData::new_u64(SIGNALS), EventFlags::IN)?;
     loop {
         let mut deadline_ms = NEVER;
@@ -48,6 +51,8 @@ fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'s
             let number = usize::try_from(token).unwrap_or(usize::MAX);
             if let Some(channel) = channels.get_mut(number) {
                 channel.handle(flags, agent, epoll.as_fd());
+            } else if cfg!(feature = "exec") && token != SIGNALS {
+                agent.guest.tables.records.ready(token, flags);
             } else if is_end(&signals) {
                 return Ok(());
             } else {

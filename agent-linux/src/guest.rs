@@ -2,6 +2,7 @@
 
 mod clock;
 pub mod disk_address;
+pub mod exec;
 pub mod files;
 mod fsinfo;
 pub mod job;
@@ -20,6 +21,7 @@ use core::ffi::CStr;
 
 use agent_core::guest::{Guest, Job};
 
+use exec::Records;
 use files::Handles;
 use job::Jobs;
 use network::Buffers;
@@ -33,18 +35,21 @@ use crate::sys::Strings;
 pub struct Tables {
     /// The files that hosts have opened.
     handles: Handles,
+    /// The programs that hosts have started.
+    pub records: Records,
 }
 
 impl Tables {
     /// Nothing is kept.
-    pub const NONE: Self = Self { handles: Handles::NONE };
+    pub const NONE: Self = Self { handles: Handles::NONE, records: Records::NONE };
 }
 
 /// The guest this process runs in. What is large stands last, so that the code reaches all else by a short offset.
 #[repr(C)]
 pub struct LinuxGuest {
     buffers: &'static mut Buffers,
-    tables: &'static mut Tables,
+    /// What commands keep for later ones.
+    pub tables: &'static mut Tables,
     /// The last job that was to put the guest to sleep. No job has the number 0.
     last_suspend: Job,
     /// The variables that the agent was started with.
@@ -77,7 +82,12 @@ impl LinuxGuest {
 
     /// Collects the children that have ended: to be called after SIGCHLD, before jobs are asked for.
     pub fn reap(&mut self) {
-        self.jobs.reap();
+        let records = &mut self.tables.records;
+        self.jobs.reap(&mut |pid, status| {
+            if cfg!(feature = "exec") {
+                records.ended(pid, status);
+            }
+        });
     }
 }
 

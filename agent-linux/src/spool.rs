@@ -8,6 +8,8 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{pread, pwrite};
 
+use crate::sys;
+
 /// Bytes of replies that may wait in a spool, at the least.
 const LIMIT_MIN: u64 = 1024 * 1024;
 
@@ -24,8 +26,7 @@ pub struct Spool {
 impl Spool {
     /// An empty spool that may grow to an eighth of the guest's memory.
     pub fn new() -> Self {
-        let memory = rustix::system::sysinfo();
-        let share = memory.totalram.saturating_mul(u64::from(memory.mem_unit)) / MEMORY_SHARE;
+        let share = sys::memory() / MEMORY_SHARE;
         Spool { file: None, position: 0, limit: share.max(LIMIT_MIN) }
     }
 

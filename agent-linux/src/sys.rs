@@ -166,7 +166,7 @@ pub const PATH: usize = 256;
 
 /// The path of these parts, one behind the other. One that is too long becomes empty, which names nothing.
 #[inline(never)]
-pub fn join<'b>(space: &'b mut [u8; PATH], parts: &[&[u8]]) -> &'b CStr {
+pub fn join<'b>(space: &'b mut [u8], parts: &[&[u8]]) -> &'b CStr {
     let mut len = 0_usize;
     for part in parts {
         for byte in *part {
@@ -176,10 +176,11 @@ pub fn join<'b>(space: &'b mut [u8; PATH], parts: &[&[u8]]) -> &'b CStr {
             len = len.wrapping_add(1);
         }
     }
-    let end = if len < PATH { len } else { 0 };
-    if let Some(place) = space.get_mut(end) {
-        *place = 0;
-    }
+    let end = if len < space.len() { len } else { 0 };
+    let Some(place) = space.get_mut(end) else {
+        return c"";
+    };
+    *place = 0;
     // SAFETY: there is a NUL, which was just written.
     unsafe { CStr::from_ptr(space.as_ptr().cast()) }
 }
@@ -466,15 +467,43 @@ pub fn execve(path: &CStr, arguments: &[&CStr]) {
         *place = word.as_ptr();
     }
     let environment = [PROGRAMS.as_ptr(), ptr::null()];
-    // SAFETY: a readable string and arrays of such strings, which end in NULL.
-    unsafe {
-        syscall3(
-            kernel::__NR_execve,
-            path.as_ptr().expose_provenance(),
-            words.as_ptr().expose_provenance(),
-            environment.as_ptr().expose_provenance(),
-        );
-    }
+    // SAFETY: arrays of strings, which end in NULL.
+    unsafe { execve_words(path, words.as_ptr(), environment.as_ptr()) };
+}
+
+/// Becomes another program: `execve(2)`. Returns only if that failed, and why.
+///
+/// # Safety
+///
+/// Both must point to arrays of C strings that end in NULL.
+#[inline(never)]
+pub unsafe fn execve_words(
+    path: &CStr,
+    arguments: *const *const c_char,
+    environment: *const *const c_char,
+) -> rustix::io::Errno {
+    let path = path.as_ptr().expose_provenance();
+    // SAFETY: a readable string, and what the caller was asked for.
+    let result =
+        unsafe { syscall3(kernel::__NR_execve, path, arguments.expose_provenance(), environment.expose_provenance()) };
+    checked(result).err().unwrap_or(rustix::io::Errno::NOENT)
+}
+
+/// Gives a descriptor a second number, for a program to inherit: `dup3(2)`.
+///
+/// # Safety
+///
+/// Nobody may use what had that number, or drop what owns it.
+pub unsafe fn copy_to(file: BorrowedFd<'_>, number: usize) {
+    // SAFETY: no memory is involved, and the caller vouches for the descriptor.
+    unsafe { syscall3(kernel::__NR_dup3, raw(file), number, 0) };
+}
+
+/// Bytes of memory that the guest has: `sysinfo(2)`.
+#[inline(never)]
+pub fn memory() -> u64 {
+    let memory = rustix::system::sysinfo();
+    memory.totalram.saturating_mul(u64::from(memory.mem_unit))
 }
 
 /// Sends a signal to a process, if it is there and this one may: `kill(2)`.

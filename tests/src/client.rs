@@ -94,6 +94,14 @@ impl Client {
         }
     }
 
+    /// What has come, at least a byte: for a line that is longer than hosts accept.
+    pub fn some(&mut self) -> Result<Vec<u8>> {
+        if self.received.is_empty() && (self.ended || !self.fill(Instant::now() + self.patience)?) {
+            bail!("nothing in {:?}", self.patience);
+        }
+        Ok(std::mem::take(&mut self.received))
+    }
+
     /// The next line as JSON: strictly one object, nothing before it.
     pub fn reply(&mut self) -> Result<Value> {
         let line = self.line()?;

@@ -13,6 +13,7 @@
 pub mod claims;
 pub mod files;
 pub mod model;
+pub mod processes;
 pub mod storage;
 
 use std::io::Write as _;
@@ -56,6 +57,7 @@ pub struct FakeGuest {
     pub shutdown_start: Option<Errno>,
     pub shutdowns: Vec<ShutdownMode>,
     pub files: files::FakeFiles,
+    pub processes: processes::FakeProcesses,
 }
 
 pub enum FakeEvent {
@@ -103,6 +105,7 @@ impl Default for FakeGuest {
             shutdown_start: None,
             shutdowns: vec![],
             files: files::FakeFiles::default(),
+            processes: processes::FakeProcesses::default(),
         }
     }
 }

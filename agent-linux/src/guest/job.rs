@@ -90,14 +90,16 @@ impl Jobs {
         }
     }
 
-    /// Collects every child that has ended: workers and, if the agent is PID 1, orphans. To be called after SIGCHLD,
-    /// of which several merge into one.
-    pub fn reap(&mut self) {
+    /// Collects every child that has ended: workers, `others` and, if the agent is PID 1, orphans. To be called after
+    /// SIGCHLD, of which several merge into one.
+    pub fn reap(&mut self, others: &mut dyn FnMut(usize, u32)) {
         loop {
-            let pid = sys::wait(sys::ANY, &mut 0);
+            let mut status = 0;
+            let pid = sys::wait(sys::ANY, &mut status);
             if pid == 0 {
                 return;
             }
+            others(pid, status);
             for slot in &mut self.slots {
                 if slot.worker == pid {
                     slot.worker = 0;
@@ -170,7 +172,7 @@ mod tests {
 
     fn until_ready(jobs: &mut Jobs, job: Job) -> Report {
         for _ in 0..1000 {
-            jobs.reap();
+            jobs.reap(&mut |_, _| {});
             if let Poll::Ready(report) = jobs.poll(job) {
                 return report;
             }
@@ -200,7 +202,7 @@ mod tests {
             })
             .unwrap();
         assert_ne!(killed, first, "numbers are not used again");
-        jobs.reap();
+        jobs.reap(&mut |_, _| {});
         assert_eq!(jobs.poll(killed), Poll::Pending, "still runs");
         let pid = i32::try_from(jobs.slots[0].worker).unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
@@ -218,7 +220,7 @@ mod tests {
         // Abandoned after its end and before.
         let ended = jobs.start(&mut || 0).unwrap();
         std::thread::sleep(Duration::from_millis(50));
-        jobs.reap();
+        jobs.reap(&mut |_, _| {});
         jobs.abandon(ended);
         let running = jobs
             .start(&mut || {
@@ -231,7 +233,7 @@ mod tests {
         jobs.abandon(Job(4_000_000));
         assert_eq!(busy(&jobs), 1);
         std::thread::sleep(Duration::from_millis(200));
-        jobs.reap();
+        jobs.reap(&mut |_, _| {});
         assert_eq!(busy(&jobs), 0);
         assert_eq!(jobs.poll(ended), Poll::Pending);
         assert_eq!(jobs.poll(running), Poll::Pending);

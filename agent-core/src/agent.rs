@@ -63,6 +63,9 @@ impl<G: Guest + 'static> Agent<G> {
         let permissions = self.permissions;
         let mut call = Call { guest: &mut self.guest, arguments, reply, permissions, error: Fault::NoExecute.plain() };
         dispatch(&request, turn, &mut call).unwrap_or_else(|Failed| {
+            if cfg!(feature = "storage") && call.error.fault.is_of_freeze() {
+                call.error.text = call.guest.culprit();
+            }
             call.reply.fail(call.error, request.id);
             Outcome::Done
         })

@@ -264,6 +264,16 @@ impl<G: Guest + 'static> Command<G> {
         Command::now("guest-file-seek", files::seek).audited(),
         #[cfg(feature = "files")]
         Command::now("guest-file-flush", files::flush).audited(),
+        #[cfg(feature = "storage")]
+        Command::now("guest-fsfreeze-status", storage::freeze_status).while_frozen(),
+        #[cfg(feature = "storage")]
+        Command::later("guest-fsfreeze-freeze", storage::freeze, storage::frozen).audited(),
+        #[cfg(feature = "storage")]
+        Command::later("guest-fsfreeze-freeze-list", storage::freeze_list, storage::frozen).audited(),
+        #[cfg(feature = "storage")]
+        Command::later("guest-fsfreeze-thaw", storage::thaw, storage::thawed).while_frozen(),
+        #[cfg(feature = "storage")]
+        Command::later("guest-fstrim", storage::trim, storage::trimmed).audited(),
         Command::later("guest-suspend-disk", power::suspend_disk, power::suspended).silent().audited(),
         Command::later("guest-suspend-ram", power::suspend_ram, power::suspended).silent().audited(),
         Command::later("guest-suspend-hybrid", power::suspend_hybrid, power::suspended).silent().audited(),

@@ -3,7 +3,7 @@
 //! The texts are part of the protocol: they are those of the reference wherever it has the error, because host
 //! tools look for them.
 
-use crate::guest::{Errno, SuspendError};
+use crate::guest::{Errno, FreezeError, SuspendError};
 use crate::limits;
 use crate::packed;
 
@@ -147,6 +147,14 @@ faults! {
     FileWrite = "failed to write to file: !";
     /// Moving in a file failed, by the number.
     FileSeek = "failed to seek file: !";
+    /// The mount point, which is the word, could not be opened, by the number.
+    FreezeOpen = "failed to open %: !";
+    /// The file system mounted at the word could not be frozen, by the number.
+    Freeze = "failed to freeze %: !";
+    /// The hook, which is the word, cannot be run, by the number.
+    HookMissing = "can't access fsfreeze hook '%': !";
+    /// The hook ended with the number.
+    HookFailed = "child process has failed to execute fsfreeze hook: exit status #";
     /// The interfaces could not be read, by the number.
     Interfaces = "failed to get network interfaces: !";
 }
@@ -165,6 +173,11 @@ impl Fault {
     /// The error with the number of an error of the kernel.
     pub fn by(self, errno: Errno) -> Error<'static> {
         Error { number: u32::from(errno.0), ..self.plain() }
+    }
+
+    /// Is its word [`crate::guest::Freeze::culprit`]?
+    pub(crate) fn is_of_freeze(self) -> bool {
+        matches!(self, Fault::FreezeOpen | Fault::Freeze | Fault::HookMissing)
     }
 
     /// Is the request no JSON, by the grammar? The others that are none exceed a limit.
@@ -207,6 +220,20 @@ impl From<SuspendError> for Error<'_> {
             }
             SuspendError::Job(errno) => Fault::Job.by(errno),
         }
+    }
+}
+
+impl From<FreezeError> for Error<'_> {
+    fn from(error: FreezeError) -> Self {
+        let (fault, errno) = match error {
+            FreezeError::Mounts(errno) => (Fault::Mounts, errno),
+            FreezeError::Open(errno) => (Fault::FreezeOpen, errno),
+            FreezeError::Freeze(errno) => (Fault::Freeze, errno),
+            FreezeError::HookMissing(errno) => (Fault::HookMissing, errno),
+            FreezeError::HookFailed(status) => (Fault::HookFailed, Errno(u16::from(status))),
+            FreezeError::Job(errno) => (Fault::Job, errno),
+        };
+        fault.by(errno)
     }
 }
 

@@ -19,7 +19,7 @@ pub use network::{Address, Event, Link, Network, Statistics};
 pub use power::{Power, Suspend, SuspendError};
 pub use processes::{Capture, Captured, End, Process, Processes, Program, StartError};
 pub use shutdown::{Shutdown, ShutdownError, ShutdownMode};
-pub use storage::{Bus, DiskAddress, FileSystem, FileSystems, Step, Usage};
+pub use storage::{Bus, DiskAddress, FileSystem, FileSystems, Freeze, FreezeError, Step, Trim, Trimmed, Usage};
 pub use system::{LOAD_SCALE, OsFact, System, User};
 
 /// An error number of the kernel, positive, as in `errno(3)`. Its English stands in `error.rs`.
@@ -33,7 +33,7 @@ pub struct Errno(pub u16);
 pub struct Job(pub u32);
 
 /// A guest: one value that implements every domain.
-pub trait Guest: Clock + Files + FileSystems + Network + Power + Processes + Shutdown + System {
+pub trait Guest: Clock + FileSystems + Files + Freeze + Network + Power + Processes + Shutdown + System + Trim {
     /// Are its file systems frozen? Then only commands run that write nowhere: the others would wait for the thaw.
     fn is_frozen(&self) -> bool;
 

@@ -508,7 +508,7 @@ fn open_line(place: &Place) -> Result<OwnedFd, Errno> {
 }
 
 /// A deadline.
-fn after_ms(delay_ms: u64) -> u64 {
+pub fn after_ms(delay_ms: u64) -> u64 {
     sys::monotonic_ms().wrapping_add(delay_ms)
 }
 

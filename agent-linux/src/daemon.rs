@@ -6,7 +6,7 @@ use core::ffi::CStr;
 
 use agent_core::packed;
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, Mode, OFlags, ftruncate, openat, unlink};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, ftruncate, memfd_create, openat, unlink};
 use rustix::io::write;
 use rustix::process::{chdir, setsid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -22,12 +22,18 @@ pub struct PidFile {
 }
 
 impl PidFile {
-    /// Takes the file, unless another agent has it. A link is not followed.
+    /// Takes the file, unless another agent has it. A link is not followed. There is none while file systems are frozen:
+    /// making it might have to wait for the thaw.
     #[inline(never)]
-    pub fn take(path: &'static CStr) -> Result<Self, Failed> {
+    pub fn take(path: &'static CStr, frozen: bool) -> Result<Self, Failed> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let name = path.to_bytes();
-        match openat(CWD, path, flags, Mode::from_raw_mode(0o644)) {
+        let (path, opened) = if frozen {
+            (c"", memfd_create(c"nanoga-pid", MemfdFlags::CLOEXEC))
+        } else {
+            (path, openat(CWD, path, flags, Mode::from_raw_mode(0o644)))
+        };
+        match opened {
             Ok(file) if sys::lock(&file).is_ok() => Ok(PidFile { file, path }),
             Ok(_) => Err(fail(packed!("pid file '%': another agent is running"), &[name])),
             Err(error) => Err(fail(b"pid file '%': !", &[name, why(sys::errno(error))])),

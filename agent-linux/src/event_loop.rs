@@ -7,7 +7,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
 
 use crate::channel::{Channel, NEVER};
-use crate::guest::LinuxGuest;
+use crate::guest::{LinuxGuest, freeze};
 use crate::sys::{self, SignalSet};
 
 /// The signals that are waited for. SIGPIPE is only blocked: a write says the same by its error.
@@ -36,7 +36,7 @@ fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'s
     }
     epoll::add(&epoll, &signals, EventData::new_u64(SIGNALS), EventFlags::IN)?;
     loop {
-        let mut deadline_ms = NEVER;
+        let mut deadline_ms = agent.guest.deadline_ms();
         for channel in &mut *channels {
             channel.arm(epoll.as_fd()).inspect_err(|_| *what = channel.path())?;
             deadline_ms = deadline_ms.min(channel.deadline_ms());
@@ -64,6 +64,9 @@ fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'s
         }
         if deadline_ms != NEVER {
             let now_ms = sys::monotonic_ms();
+            if freeze::ABLE && agent.guest.deadline_ms() <= now_ms {
+                agent.guest.tick();
+            }
             for channel in &mut *channels {
                 if channel.deadline_ms() <= now_ms {
                     channel.tick(agent);

@@ -4,6 +4,7 @@ mod clock;
 pub mod disk_address;
 pub mod exec;
 pub mod files;
+pub mod freeze;
 mod fsinfo;
 pub mod job;
 pub mod mounts;
@@ -13,6 +14,7 @@ pub mod os_release;
 pub mod power;
 mod shutdown;
 mod system;
+mod trim;
 pub mod tz_rule;
 pub mod tzif;
 pub mod utmp;
@@ -23,6 +25,7 @@ use agent_core::guest::{Guest, Job};
 
 use exec::Records;
 use files::Handles;
+use freeze::Freezer;
 use job::Jobs;
 use network::Buffers;
 
@@ -56,6 +59,7 @@ pub struct LinuxGuest {
     environment: Strings<'static>,
     /// How the agent shall run.
     options: &'static Options,
+    freezer: Freezer,
     /// What outlives the agent.
     pub state: State,
     /// Where `/sys`, `/proc` and `/usr` are.
@@ -72,7 +76,8 @@ impl LinuxGuest {
         options: &'static Options,
     ) -> Self {
         let (jobs, last_suspend, state) = (Jobs::NONE, Job(0), State::new(options.state_dir()));
-        Self { buffers, tables, jobs, last_suspend, environment, options, state, root: c"/" }
+        let freezer = Freezer::NEW;
+        Self { buffers, tables, last_suspend, environment, options, freezer, state, root: c"/", jobs }
     }
 
     /// The value of a variable of the agent's.
@@ -88,12 +93,15 @@ impl LinuxGuest {
                 records.ended(pid, status);
             }
         });
+        if freeze::ABLE {
+            self.settle();
+        }
     }
 }
 
 impl Guest for LinuxGuest {
     fn is_frozen(&self) -> bool {
-        false
+        self.freezer.is_frozen()
     }
 
     fn audit(&mut self, words: &[&[u8]]) {
@@ -101,6 +109,8 @@ impl Guest for LinuxGuest {
     }
 
     fn abandon(&mut self, job: Job) {
-        self.jobs.abandon(job);
+        if !freeze::ABLE || !self.freezer.owns(job) {
+            self.jobs.abandon(job);
+        }
     }
 }

@@ -47,7 +47,7 @@ use rustix::process::getpid;
 use channel::Channel;
 use cli::Action;
 use daemon::PidFile;
-use guest::{LinuxGuest, Tables};
+use guest::{LinuxGuest, Tables, freeze};
 use log::{Failed, fail, why};
 use memory::{All, CHANNELS, Memory};
 use options::{FULL, Name, Options};
@@ -147,13 +147,15 @@ fn serve(
         options.take_passed(environment, u64::from(getpid().as_raw_nonzero().get().unsigned_abs()));
     }
     let options: &'static Options = options;
+    // What an agent before this one has frozen must not be written to: not even files are made there.
+    let frozen = freeze::ABLE && freeze::was_frozen(options.state_dir());
     let mut log = None;
-    if let Some(path) = options.word(Name::Logfile).filter(|path| !path.is_empty()) {
+    if let Some(path) = options.log_file().filter(|_| !frozen) {
         log = Some(log::open(path).map_err(|error| failure(path.to_bytes(), sys::errno(error)))?);
     }
     let mut pid_file = None;
     if options.is_on(Name::Daemonize) {
-        pid_file = Some(PidFile::take(options.word(Name::Pidfile).unwrap_or_default())?);
+        pid_file = Some(PidFile::take(options.word(Name::Pidfile).unwrap_or_default(), frozen)?);
     }
     for (place, memory) in options.channels.iter().zip(&mut memory.channels) {
         let mut channel = Channel::new(place, channels.len(), options, memory);
@@ -178,10 +180,16 @@ fn serve(
     if FULL {
         agent.restrict(&|command| options.allows(command));
     }
-    if cfg!(feature = "files") {
+    if (cfg!(feature = "files") || freeze::ABLE) && !frozen {
         agent.guest.state.prepare();
     }
+    if frozen {
+        agent.guest.start_frozen();
+    }
     let end = event_loop::run(&mut agent, channels).map_err(|(what, error)| failure(what, error));
+    if freeze::ABLE {
+        agent.guest.end_freeze();
+    }
     if let Some(pid_file) = pid_file {
         pid_file.remove();
     }

@@ -45,6 +45,11 @@ pub fn turn_to(file: impl AsFd) {
     IN_FILE.store(dup2_stderr(file).is_ok(), Ordering::Relaxed);
 }
 
+/// Does it say nothing?
+pub fn is_muted() -> bool {
+    MUTED.load(Ordering::Relaxed)
+}
+
 /// Says that something is not as it should be; see [`tell`].
 pub fn say(form: &[u8], words: &[&[u8]]) {
     tell(WARNING, form, words);

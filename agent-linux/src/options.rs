@@ -247,6 +247,11 @@ impl Options {
         })
     }
 
+    /// The file that the log goes to, if not to standard error.
+    pub fn log_file(&self) -> Option<&'static CStr> {
+        self.word(Name::Logfile).filter(|path| !path.is_empty())
+    }
+
     /// The folder of what must outlive the agent.
     pub fn state_dir(&self) -> &'static CStr {
         self.last(Name::Statedir).unwrap_or_default()

@@ -8,6 +8,7 @@
 
 use core::panic::PanicInfo;
 
+use agent_linux::guest::freeze::rescue;
 use agent_linux::sys::{self, Strings};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, OFlags};
@@ -46,6 +47,7 @@ fn panic(_: &PanicInfo<'_>) -> ! {
         // A forked worker only ends.
         && !sys::is_copy()
     {
+        rescue();
         let _ = nanosleep(&PAUSE);
         sys::execve_fd(&restart.program, restart.arguments, restart.environment);
     }

@@ -218,6 +218,27 @@ pub fn list(folder: BorrowedFd<'_>, path: &CStr, each: &mut dyn FnMut(BorrowedFd
     }
 }
 
+/// What can be asked of a mounted file system: the number for `ioctl(2)` in linux/fs.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OfFileSystem(u32);
+
+impl OfFileSystem {
+    /// FIFREEZE: nothing may be written.
+    pub const FREEZE: Self = Self(0xC004_5877);
+    /// FITHAW: it may again.
+    pub const THAW: Self = Self(0xC004_5878);
+    /// FITRIM: the disk shall forget what the free blocks of this range hold.
+    pub const TRIM: Self = Self(0xC018_5879);
+}
+
+/// Asks that of the file system that something lies on. The range is `struct fstrim_range`: start, length, and the
+/// smallest extent; only a trim looks at it.
+pub fn ask_file_system(of: &OwnedFd, what: OfFileSystem, range: &mut [u64; 3]) -> rustix::io::Result<()> {
+    // SAFETY: the range is readable and writable for the call, and none of these touches more.
+    checked(unsafe { syscall3(kernel::__NR_ioctl, raw(of), wide(what.0), range.as_mut_ptr().expose_provenance()) })
+        .map(drop)
+}
+
 /// Puts a serial line into raw mode, with these control flags, and drops what came in so far: `TCSETS` and `TCFLSH` of
 /// `ioctl_tty(2)`.
 ///

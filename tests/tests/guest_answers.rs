@@ -5,7 +5,12 @@ use nanoga_tests::guest::Guest;
 use nanoga_tests::qemu::{Board, Machine};
 use serde_json::{Value, json};
 
-const COMMANDS: &[&str] = &[
+const COMMANDS: [&str; 20] = [
+    "guest-fsfreeze-freeze",
+    "guest-fsfreeze-freeze-list",
+    "guest-fsfreeze-status",
+    "guest-fsfreeze-thaw",
+    "guest-fstrim",
     "guest-get-fsinfo",
     "guest-get-host-name",
     "guest-get-load",

@@ -1,9 +1,13 @@
 //! File systems: what they are, giving free blocks back, and holding still for a snapshot.
 
+use core::ffi::CStr;
+use core::task::Poll;
+
 use super::{Call, Failed, Result};
-use crate::error::Fault;
-use crate::guest::{Bus, DiskAddress, FileSystem, Guest, Step};
+use crate::error::{Error, Fault, errno_text};
+use crate::guest::{Bus, DiskAddress, FileSystem, FreezeError, Guest, Job, Step, Trimmed};
 use crate::reply::Reply;
+use crate::request::c_string;
 
 /// `guest-get-fsinfo`: `{}` → `[GuestFilesystemInfo]`
 pub(super) fn file_systems<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
@@ -100,4 +104,115 @@ fn bus_type(bus: Bus) -> &'static str {
         Bus::Nvme => "nvme",
         Bus::Unknown => "unknown",
     }
+}
+
+/// `guest-fsfreeze-status`: `{}` → `GuestFsfreezeStatus`
+pub(super) fn freeze_status<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
+    call.no_more_arguments()?;
+
+    let status = if call.guest.is_frozen() { "frozen" } else { "thawed" };
+    call.reply.string(status.as_bytes());
+    Ok(())
+}
+
+/// `guest-fsfreeze-freeze`: `{}` → the number of file systems
+pub(super) fn freeze<G: Guest>(call: &mut Call<'_, G>) -> Result<Job> {
+    call.no_more_arguments()?;
+
+    start_freeze(call, &|_| true)
+}
+
+/// `guest-fsfreeze-freeze-list`: `{"mountpoints"?: [str]}` → the number of file systems
+///
+/// What is not mounted is left out. Without the list it is all of them.
+pub(super) fn freeze_list<G: Guest>(call: &mut Call<'_, G>) -> Result<Job> {
+    let list = call.optional_strings("mountpoints")?;
+    call.no_more_arguments()?;
+
+    start_freeze(call, &|point| list.is_none_or(|mut list| list.any(|place| c_string(place) == Some(point))))
+}
+
+#[inline(never)]
+fn start_freeze<G: Guest>(call: &mut Call<'_, G>, wanted: &dyn Fn(&CStr) -> bool) -> Result<Job> {
+    let started = call.guest.freeze(wanted);
+    started.map_err(|error| failed(call, error))
+}
+
+/// They are frozen, or could not be.
+pub(super) fn frozen<G: Guest>(call: &mut Call<'_, G>, job: Job) -> Poll<Result<()>> {
+    call.guest.frozen(job).map(|result| count(call, result))
+}
+
+/// `guest-fsfreeze-thaw`: `{}` → the number of file systems
+pub(super) fn thaw<G: Guest>(call: &mut Call<'_, G>) -> Result<Job> {
+    call.no_more_arguments()?;
+
+    call.guest.thaw().map_err(|error| failed(call, error))
+}
+
+/// They are thawed, or could not be.
+pub(super) fn thawed<G: Guest>(call: &mut Call<'_, G>, job: Job) -> Poll<Result<()>> {
+    call.guest.thawed(job).map(|result| count(call, result))
+}
+
+#[inline(never)]
+fn count<G>(call: &mut Call<'_, G>, result: core::result::Result<u32, FreezeError>) -> Result<()> {
+    let count = result.map_err(|error| failed(call, error))?;
+    call.reply.unsigned(u64::from(count));
+    Ok(())
+}
+
+fn failed<G>(call: &mut Call<'_, G>, error: FreezeError) -> Failed {
+    call.error = Error::from(error);
+    Failed
+}
+
+/// `guest-fstrim`: `{"minimum"?: int}` → `GuestFilesystemTrimResponse`
+pub(super) fn trim<G: Guest>(call: &mut Call<'_, G>) -> Result<Job> {
+    let minimum = call.optional_integer("minimum")?;
+    call.no_more_arguments()?;
+
+    let started = call.guest.trim(minimum.unwrap_or(0).cast_unsigned());
+    started.map_err(|errno| {
+        call.error = Fault::Job.by(errno);
+        Failed
+    })
+}
+
+/// All have been trimmed, or their errors are known.
+pub(super) fn trimmed<G: Guest>(call: &mut Call<'_, G>, job: Job) -> Poll<Result<()>> {
+    let reply = &mut call.reply;
+    reply.open_object();
+    reply.key("paths");
+    reply.open_list();
+    let done = call.guest.trimmed(job, &mut |path, trimmed| result(reply, path, trimmed));
+    reply.close_list();
+    reply.close_object();
+    done.map_err(|errno| {
+        call.error = Fault::Mounts.by(errno);
+        Failed
+    })
+}
+
+/// `GuestFilesystemTrimResult`
+#[inline(never)]
+fn result(reply: &mut Reply<'_>, path: &[u8], trimmed: Trimmed) {
+    reply.open_object();
+    word(reply, "path", path);
+    let (what, errno) = match trimmed {
+        Trimmed::Bytes(trimmed, minimum) => {
+            bytes(reply, "trimmed", trimmed);
+            bytes(reply, "minimum", minimum);
+            return reply.close_object();
+        }
+        Trimmed::Unsupported => (&b"trim not supported"[..], None),
+        Trimmed::Failed(errno) => (&b"failed to trim: "[..], Some(errno)),
+        Trimmed::NotOpened(errno) => (&b"failed to open: "[..], Some(errno)),
+    };
+    reply.key("error");
+    reply.open_string();
+    reply.part(what);
+    reply.part(errno.map(errno_text).unwrap_or_default());
+    reply.close_string();
+    reply.close_object();
 }

@@ -3,7 +3,10 @@
 //! "All file systems" are those that lie on a block device, each once, however often it is mounted. Network file
 //! systems and those in memory are not among them.
 
-use super::Errno;
+use core::ffi::CStr;
+use core::task::Poll;
+
+use super::{Errno, Job};
 
 /// A mounted file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,4 +86,61 @@ pub trait FileSystems {
     ///
     /// After an error the steps so far are worth nothing.
     fn file_systems(&mut self, each: &mut dyn FnMut(&Step<'_>)) -> Result<(), Errno>;
+}
+
+/// What became of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trimmed {
+    /// So many bytes were given back, and the smallest extent that was looked at.
+    Bytes(u64, u64),
+    /// It or its disk cannot do it.
+    Unsupported,
+    /// It failed.
+    Failed(Errno),
+    /// Its mount point could not be opened.
+    NotOpened(Errno),
+}
+
+/// Telling disks which blocks are free.
+pub trait Trim {
+    /// Starts to trim all file systems, but no free extent of less than these bytes.
+    fn trim(&mut self, minimum: u64) -> Result<Job, Errno>;
+
+    /// What became of each file system, the last one mounted first, once that job has ended. Ready at most once.
+    fn trimmed(&mut self, job: Job, each: &mut dyn FnMut(&[u8], Trimmed)) -> Poll<Result<(), Errno>>;
+}
+
+/// Why file systems were not frozen or thawed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FreezeError {
+    /// The list of mounts could not be read.
+    Mounts(Errno),
+    /// [`Freeze::culprit`], a mount point, could not be opened.
+    Open(Errno),
+    /// The file system mounted at [`Freeze::culprit`] could not be frozen.
+    Freeze(Errno),
+    /// [`Freeze::culprit`], the hook, is not there or cannot be run.
+    HookMissing(Errno),
+    /// The hook ended with this exit status (128 + N when signal N killed it).
+    HookFailed(u8),
+    /// The job itself could not be started, or was killed: by a thaw, perhaps.
+    Job(Errno),
+}
+
+/// Making file systems hold still, as for a snapshot of their disks. [`super::Guest::is_frozen`] says whether they do.
+pub trait Freeze {
+    /// Starts to freeze all file systems whose mount point is wanted. From now on the guest counts as frozen.
+    fn freeze(&mut self, wanted: &dyn Fn(&CStr) -> bool) -> Result<Job, FreezeError>;
+
+    /// How many have been frozen, once that job has ended. After an error, and if it is none, the guest is not frozen.
+    fn frozen(&mut self, job: Job) -> Poll<Result<u32, FreezeError>>;
+
+    /// Starts to thaw all file systems, also in the middle of freezing them, and if none seems to be frozen.
+    fn thaw(&mut self) -> Result<Job, FreezeError>;
+
+    /// How many have been thawed, once that job has ended.
+    fn thawed(&mut self, job: Job) -> Poll<Result<u32, FreezeError>>;
+
+    /// What the last error was about.
+    fn culprit(&mut self) -> &[u8];
 }

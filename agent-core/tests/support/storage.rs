@@ -1,6 +1,11 @@
 //! The file systems of the guest that is not there.
 
-use agent_core::guest::{Bus, DiskAddress, Errno, FileSystem, FileSystems, Step, Usage};
+use std::ffi::{CStr, CString};
+use std::task::Poll;
+
+use agent_core::guest::{
+    Bus, DiskAddress, Errno, FileSystem, FileSystems, Freeze, FreezeError, Job, Step, Trim, Trimmed, Usage,
+};
 
 use super::FakeGuest;
 
@@ -9,6 +14,16 @@ use super::FakeGuest;
 pub struct FakeStorage {
     /// Where they cannot be listed.
     pub mounts_error: Option<Errno>,
+    /// Where they are mounted: what can be frozen.
+    pub points: Vec<CString>,
+    /// What is to be frozen.
+    pub freezing: Vec<CString>,
+    /// Why that fails.
+    pub freeze_error: Option<FreezeError>,
+    pub thaw_error: Option<FreezeError>,
+    /// What is asked of a trim, and what comes of it.
+    pub minimum: Option<u64>,
+    pub trimmed: Vec<(&'static str, Trimmed)>,
 }
 
 /// What a walk over them shows.
@@ -44,5 +59,64 @@ impl FileSystems for FakeGuest {
     fn file_systems(&mut self, each: &mut dyn FnMut(&Step<'_>)) -> Result<(), Errno> {
         STEPS.iter().for_each(each);
         self.storage.mounts_error.map_or(Ok(()), Err)
+    }
+}
+
+impl FakeGuest {
+    fn job(&mut self) -> Job {
+        self.jobs += 1;
+        self.running.push(Job(self.jobs));
+        Job(self.jobs)
+    }
+}
+
+impl Trim for FakeGuest {
+    fn trim(&mut self, minimum: u64) -> Result<Job, Errno> {
+        self.storage.minimum = Some(minimum);
+        Ok(self.job())
+    }
+
+    fn trimmed(&mut self, job: Job, each: &mut dyn FnMut(&[u8], Trimmed)) -> Poll<Result<(), Errno>> {
+        if !self.ended.contains(&job) {
+            return Poll::Pending;
+        }
+        for (path, trimmed) in &self.storage.trimmed {
+            each(path.as_bytes(), *trimmed);
+        }
+        Poll::Ready(self.storage.mounts_error.map_or(Ok(()), Err))
+    }
+}
+
+impl Freeze for FakeGuest {
+    fn freeze(&mut self, wanted: &dyn Fn(&CStr) -> bool) -> Result<Job, FreezeError> {
+        self.storage.freezing = self.storage.points.iter().filter(|point| wanted(point)).cloned().collect();
+        self.frozen = true;
+        Ok(self.job())
+    }
+
+    fn frozen(&mut self, job: Job) -> Poll<Result<u32, FreezeError>> {
+        if !self.ended.contains(&job) {
+            return Poll::Pending;
+        }
+        let count = u32::try_from(self.storage.freezing.len()).unwrap();
+        self.frozen = count > 0 && self.storage.freeze_error.is_none();
+        Poll::Ready(self.storage.freeze_error.map_or(Ok(count), Err))
+    }
+
+    fn thaw(&mut self) -> Result<Job, FreezeError> {
+        Ok(self.job())
+    }
+
+    fn thawed(&mut self, job: Job) -> Poll<Result<u32, FreezeError>> {
+        if !self.ended.contains(&job) {
+            return Poll::Pending;
+        }
+        self.frozen = false;
+        let count = u32::try_from(std::mem::take(&mut self.storage.freezing).len()).unwrap();
+        Poll::Ready(self.storage.thaw_error.map_or(Ok(count), Err))
+    }
+
+    fn culprit(&mut self) -> &[u8] {
+        b"/the \"culprit\""
     }
 }

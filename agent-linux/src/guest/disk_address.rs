@@ -216,7 +216,7 @@ fn named<'b>(before: &[u8], name: &[u8], path: &'b mut [u8; 64]) -> &'b CStr {
 
 /// The text at the front of a file, without blanks behind it; empty if it cannot be read.
 #[inline(never)]
-fn text<'b>(folder: BorrowedFd<'_>, name: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {
+pub fn text<'b>(folder: BorrowedFd<'_>, name: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {
     let opened = sys::open(folder, name, OFlags::RDONLY);
     let length = opened.and_then(|file| read(&file, &mut *buffer)).unwrap_or(0);
     buffer.get(..length).unwrap_or_default().trim_ascii_end()

@@ -1,7 +1,7 @@
 //! Jobs: what takes long is done by a copy of the agent, while the agent goes on serving.
 //!
-//! A worker is forked, runs one function from top to bottom, writes its report into a pipe and ends. It knows nothing of
-//! what is done there, nor of the event loop, which calls [`Jobs::reap`] when a child has ended.
+//! A worker is forked, runs one function from top to bottom, leaves its report in a file in memory and ends. It knows
+//! nothing of what is done there, nor of the event loop, which calls [`Jobs::reap`] when a child has ended.
 
 #![allow(unsafe_code, reason = "a forked process, which closes what it does not need")]
 
@@ -10,10 +10,9 @@ use core::task::Poll;
 use agent_core::guest::{Errno, Job};
 use linux_raw_sys::errno;
 use rustix::fd::{AsRawFd, IntoRawFd, OwnedFd};
-use rustix::fs::{CWD, OFlags};
-use rustix::io::{read, write};
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::setsid;
+use rustix::fs::{CWD, MemfdFlags, OFlags, memfd_create};
+use rustix::io::{pread, pwrite};
+use rustix::process::{Pid, setsid};
 
 use crate::sys::{self, SignalSet};
 
@@ -35,47 +34,67 @@ pub struct Jobs {
     slots: [Slot; CAPACITY],
 }
 
-/// Free if there is neither a worker nor a pipe.
+/// Where in the file of a job its details may begin.
+pub const DETAILS: u64 = 8;
+
+/// Free if there is neither a worker nor a file.
 struct Slot {
     /// The number of the job.
     job: u32,
     /// The process, until it has ended; then 0.
     worker: usize,
-    /// The report comes out of this pipe, if anybody waits for it.
-    pipe: Option<OwnedFd>,
+    /// The report stands at the front of this file, if anybody waits for it.
+    file: Option<OwnedFd>,
 }
 
 impl Jobs {
     /// No jobs.
-    pub const NONE: Self = Jobs { last: 0, slots: [const { Slot { job: 0, worker: 0, pipe: None } }; CAPACITY] };
+    pub const NONE: Self = Jobs { last: 0, slots: [const { Slot { job: 0, worker: 0, file: None } }; CAPACITY] };
 
     /// Starts a worker that does this and reports.
     pub fn start(&mut self, work: &mut dyn FnMut() -> Report) -> Result<Job, Errno> {
-        let slot = self.slots.iter_mut().find(|slot| slot.worker == 0 && slot.pipe.is_none()).ok_or(EAGAIN)?;
-        let (from_worker, to_agent) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(sys::errno)?;
+        self.start_telling(&mut |_| work())
+    }
+
+    /// The same for one that may have more to say: it writes that to the file, from [`DETAILS`] on.
+    pub fn start_telling(&mut self, work: &mut dyn FnMut(&OwnedFd) -> Report) -> Result<Job, Errno> {
+        let slot = self.slots.iter_mut().find(|slot| slot.worker == 0 && slot.file.is_none()).ok_or(EAGAIN)?;
+        let file = memfd_create(c"nanoga-job", MemfdFlags::CLOEXEC).map_err(sys::errno)?;
         // SAFETY: the child does not come back from `be_worker`.
         let worker = unsafe { sys::fork() }.map_err(sys::errno)?;
         if worker == 0 {
-            be_worker(&to_agent, work);
+            be_worker(&file, work);
         }
         // Nobody lives to see it come round.
         self.last = self.last.wrapping_add(1);
-        *slot = Slot { job: self.last, worker, pipe: Some(from_worker) };
+        *slot = Slot { job: self.last, worker, file: Some(file) };
         Ok(Job(self.last))
     }
 
     /// The report of this job, once its process has ended, or [`KILLED`]. Ready once.
     pub fn poll(&mut self, job: Job) -> Poll<Report> {
+        self.take(job).map(|(report, _)| report)
+    }
+
+    /// The same, and the file with what else it has to say.
+    #[inline(never)]
+    pub fn take(&mut self, job: Job) -> Poll<(Report, OwnedFd)> {
         if let Some(slot) = self.find(job)
             && slot.worker == 0
-            && let Some(pipe) = slot.pipe.take()
+            && let Some(file) = slot.file.take()
         {
             let mut report = KILLED.to_ne_bytes();
-            // All of it or nothing, as a pipe takes it.
-            let _ = read(&pipe, report.as_mut_slice());
-            return Poll::Ready(Report::from_ne_bytes(report));
+            // All of it or nothing, as it was written.
+            let _ = pread(&file, report.as_mut_slice(), 0);
+            return Poll::Ready((Report::from_ne_bytes(report), file));
         }
         Poll::Pending
+    }
+
+    /// The process of this job, if it still runs.
+    pub fn worker(&self, job: Job) -> Option<Pid> {
+        let slot = self.slots.iter().find(|slot| slot.job == job.0)?;
+        Pid::from_raw(i32::try_from(slot.worker).ok()?)
     }
 
     /// Has its process not ended yet? Also where nobody waits for it any more.
@@ -86,7 +105,7 @@ impl Jobs {
     /// Nobody will ask for this job any more.
     pub fn abandon(&mut self, job: Job) {
         if let Some(slot) = self.find(job) {
-            slot.pipe = None;
+            slot.file = None;
         }
     }
 
@@ -114,13 +133,13 @@ impl Jobs {
 }
 
 /// The life of a worker.
-fn be_worker(to_agent: &OwnedFd, work: &mut dyn FnMut() -> Report) -> ! {
+fn be_worker(file: &OwnedFd, work: &mut dyn FnMut(&OwnedFd) -> Report) -> ! {
     // The agent blocks signals, to read them from a descriptor; nobody would read ours.
     sys::default_signals();
     sys::block_only(SignalSet::EMPTY);
     let _ = setsid();
     // Above the standard descriptors, which the agent has: see `keep_standard_descriptors`.
-    let number = to_agent.as_raw_fd().unsigned_abs();
+    let number = file.as_raw_fd().unsigned_abs();
     // SAFETY: this process uses no other descriptor from here on, and drops nothing: it only exits.
     unsafe {
         sys::close_range(0, number.wrapping_sub(1));
@@ -130,7 +149,7 @@ fn be_worker(to_agent: &OwnedFd, work: &mut dyn FnMut() -> Report) -> ! {
     for _ in 0..3 {
         let _ = sys::open_inheritable(CWD, c"/dev/null", OFlags::RDWR).map(OwnedFd::into_raw_fd);
     }
-    let _ = write(to_agent, &work().to_ne_bytes());
+    let _ = pwrite(file, &work(file).to_ne_bytes(), 0);
     sys::exit(0)
 }
 
@@ -139,12 +158,15 @@ pub const NOT_RUN: u8 = 127;
 
 /// Runs a program to its end, for a worker: its exit status (128 + N when signal N killed it), or [`NOT_RUN`] if
 /// `become_it` comes back.
+#[inline(never)]
 pub fn run(become_it: &mut dyn FnMut()) -> u8 {
     // SAFETY: the child becomes another program, or ends.
     let Ok(child) = (unsafe { sys::fork() }) else {
         return NOT_RUN;
     };
     if child == 0 {
+        sys::default_signals();
+        sys::block_only(SignalSet::EMPTY);
         become_it();
         sys::exit(NOT_RUN);
     }
@@ -182,7 +204,7 @@ mod tests {
     }
 
     fn busy(jobs: &Jobs) -> usize {
-        jobs.slots.iter().filter(|slot| slot.worker != 0 || slot.pipe.is_some()).count()
+        jobs.slots.iter().filter(|slot| slot.worker != 0 || slot.file.is_some()).count()
     }
 
     /// `reap` takes every child of the process, so none of another test may be there.
@@ -268,7 +290,7 @@ mod tests {
                 ])
             })
             .unwrap();
-        assert_eq!(until_ready(&mut jobs, job).to_be_bytes(), [4, 1, 1, 1], "/dev/null thrice, and the pipe");
+        assert_eq!(until_ready(&mut jobs, job).to_be_bytes(), [4, 1, 1, 1], "/dev/null thrice, and the file");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use core::{ptr, slice};
 
 use agent_core::guest::Errno;
 use heapless::Vec;
-use rustix::fd::BorrowedFd;
-use rustix::fs::{AtFlags, FileType, OFlags, major, minor, statat};
+use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, FileType, OFlags, major, minor, statat};
 use rustix::io::read;
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap_anonymous, mremap, munmap};
 
@@ -22,8 +22,8 @@ const START: usize = 64 * 1024;
 
 const READ_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 
-/// A block device as the kernel writes it: `major:minor`.
-type Device = Vec<u8, 24>;
+/// A device as the kernel writes it: `major:minor`.
+pub type Device = Vec<u8, 24>;
 
 /// A mount of a block device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,13 @@ pub struct Mount<'m> {
     pub kind: &'m CStr,
     /// `major:minor` of the device.
     pub device: &'m CStr,
+}
+
+impl Mount<'_> {
+    /// Opens what is mounted there, to ask its file system for something.
+    pub fn open(&self) -> rustix::io::Result<OwnedFd> {
+        sys::open(CWD, self.point, OFlags::RDONLY | OFlags::NONBLOCK)
+    }
 }
 
 /// The mounts at one time, in memory of their own.
@@ -221,15 +228,19 @@ fn unescape(text: &mut [u8], from: Range<usize>, mut to: usize) -> usize {
 /// The block device at this path; nothing if there is none.
 #[inline(never)]
 fn device_at(root: BorrowedFd<'_>, path: &[u8]) -> Device {
-    let mut device = Device::new();
-    if let Ok(found) = statat(root, sys::tail(c_string(path), 1), AtFlags::empty())
-        && FileType::from_raw_mode(found.st_mode) == FileType::BlockDevice
-    {
-        for (number, separator) in [(major(found.st_rdev), &b""[..]), (minor(found.st_rdev), b":")] {
-            let _ = device.extend_from_slice(separator);
-            decimal(&mut device, number);
-        }
+    match statat(root, sys::tail(c_string(path), 1), AtFlags::empty()) {
+        Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::BlockDevice => device(found.st_rdev),
+        _ => Device::new(),
     }
+}
+
+/// The device with this number.
+#[inline(never)]
+pub fn device(number: u64) -> Device {
+    let mut device = Device::new();
+    decimal(&mut device, major(number));
+    let _ = device.push(b':');
+    decimal(&mut device, minor(number));
     device
 }
 
@@ -253,7 +264,6 @@ mod tests {
     use std::{format, fs};
 
     use rustix::fd::AsFd;
-    use rustix::fs::CWD;
 
     use super::*;
     use crate::testing::open_folder;

@@ -5,7 +5,7 @@ use nanoga_tests::guest::Guest;
 use nanoga_tests::qemu::{Board, Machine};
 use serde_json::{Value, json};
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: &[&str] = &[
     "guest-fsfreeze-freeze",
     "guest-fsfreeze-freeze-list",
     "guest-fsfreeze-status",

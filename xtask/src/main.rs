@@ -4,6 +4,7 @@ mod aarch64;
 mod bench;
 mod demo;
 mod fuzz;
+mod install;
 mod panics;
 mod provision;
 mod size;
@@ -34,6 +35,15 @@ enum Command {
     Panics,
     /// Show times as ratios to what cannot be undercut. Interfaces need root.
     Bench,
+    /// Build the agent and install it with its service, udev rule and configuration.
+    Install {
+        /// The root of the system it is for: `/` for this one.
+        #[arg(long)]
+        root: std::path::PathBuf,
+        /// Under the names of QEMU's own agent, in its place.
+        #[arg(long)]
+        as_qemu_ga: bool,
+    },
     /// Run the fuzz targets on stable Rust: all, or one.
     Fuzz {
         /// A file of `fuzz/fuzz_targets`, without its extension.
@@ -59,6 +69,7 @@ fn main() -> anyhow::Result<()> {
         Command::Test => test::run(&sh),
         Command::Size => size::check(&sh),
         Command::Panics => panics::check(&sh),
+        Command::Install { root, as_qemu_ga } => install::run(&sh, &install::Target { root, as_qemu_ga }),
         Command::Bench => bench::run(&sh),
         Command::Fuzz { target, seconds } => fuzz::run(&sh, target.as_deref(), seconds),
     }

@@ -37,6 +37,7 @@ pub fn run(sh: &Shell) -> Result<()> {
         cmd!(sh, "cargo test --no-fail-fast -p agent-linux --test properties").run()?;
         Ok(())
     })?;
+    steps.run("installation", || Ok(cmd!(sh, "cargo test --no-fail-fast -p xtask").run()?))?;
     steps.run("fuzz targets", || fuzz::run(sh, None, FUZZ_SECONDS))?;
     steps.run("can KVM run guests here?", || {
         println!("guests run under {}", nanoga_tests::qemu::accelerator()?);

@@ -255,15 +255,15 @@ impl<G: Guest + 'static> Command<G> {
         #[cfg(feature = "files")]
         Command::now("guest-file-open", files::open).audited(),
         #[cfg(feature = "files")]
-        Command::now("guest-file-close", files::close).audited(),
+        Command::now("guest-file-close", files::close),
         #[cfg(feature = "files")]
-        Command::now("guest-file-read", files::read).audited(),
+        Command::now("guest-file-read", files::read),
         #[cfg(feature = "files")]
-        Command::now("guest-file-write", files::write).audited(),
+        Command::now("guest-file-write", files::write),
         #[cfg(feature = "files")]
-        Command::now("guest-file-seek", files::seek).audited(),
+        Command::now("guest-file-seek", files::seek),
         #[cfg(feature = "files")]
-        Command::now("guest-file-flush", files::flush).audited(),
+        Command::now("guest-file-flush", files::flush),
         #[cfg(feature = "storage")]
         Command::now("guest-fsfreeze-status", storage::freeze_status).while_frozen(),
         #[cfg(feature = "storage")]

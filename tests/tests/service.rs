@@ -147,6 +147,19 @@ fn a_log_has_a_line_for_what_hosts_open_and_none_for_what_they_ask() {
     assert_eq!(micros.len(), 6);
     assert!(micros.parse::<u32>().is_ok());
     assert_eq!(fs::metadata(&log).unwrap().permissions().mode() & 0o077, 0, "nobody else reads it");
+
+    // A file is named once, however often it is read.
+    let path = log.to_str().unwrap();
+    let open = json!({ "execute": "guest-file-open", "arguments": { "path": path } });
+    let handle = host.call(&open).unwrap()["return"].clone();
+    let handle = json!({ "handle": handle });
+    for command in ["guest-file-read", "guest-file-read", "guest-file-close"] {
+        let reply = host.call(&json!({ "execute": command, "arguments": handle })).unwrap();
+        assert!(reply["return"].is_object(), "{reply}");
+    }
+    let text = fs::read_to_string(&log).unwrap();
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert!(text.ends_with(&format!(": info: guest-file-open called: \"{path}\"\n")), "{text}");
     assert_eq!(agent.log(), "");
 }
 

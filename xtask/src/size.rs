@@ -24,6 +24,16 @@ use crate::provision::find_program;
 
 /// Bytes of the file with every command.
 const FILE_LIMIT: u64 = 48 * 1024;
+/// Bytes of the file with the fewest commands, `minimal`: what is reached, in whole KiB. The goal is 20 KiB.
+const MINIMAL_LIMIT: u64 = 36 * 1024;
+/// What stands in the file if a command of these features does, as its name does.
+const MARKS: [(&str, &[&str]); 3] = [
+    ("exec", &["guest-exec"]),
+    ("files", &["guest-file-", "fd_counter"]),
+    ("storage", &["guest-get-fsinfo", "guest-fs", "mountinfo"]),
+];
+/// The same of what is in every build but `minimal`.
+const FULL_MARKS: &[&str] = &["guest-shutdown", "guest-get-", "qemu-ga.conf", "qemu-ga.pid", "os-release"];
 /// KiB of private memory.
 const RSS_ANON_LIMIT: u64 = 32;
 /// KiB of all memory, beyond the file.
@@ -42,6 +52,7 @@ pub fn check(sh: &Shell) -> Result<()> {
 
     let mut table = Table::default();
     layout(&file, &mut table)?;
+    features(sh, &file, &mut table)?;
     running(&program, file.len() as u64, &mut table)?;
     if let Some(path) = find_program("qemu-ga") {
         beside(&Program { path })?;
@@ -130,6 +141,39 @@ fn layout(file: &[u8], table: &mut Table) -> Result<()> {
 fn has_dynamic(elf: &ElfFile64<'_>, file: &[u8]) -> Result<bool> {
     let sections = elf.elf_header().section_headers(elf.endian(), file)?;
     Ok(sections.iter().any(|section| section.sh_type(elf.endian()) == object::elf::SHT_DYNAMIC))
+}
+
+/// What is switched off leaves nothing in the file.
+fn features(sh: &Shell, full: &[u8], table: &mut Table) -> Result<()> {
+    let minimal = build_with(sh, "minimal")?;
+    table.heading("with the fewest commands");
+    table.row("bytes", minimal.len() as f64, MINIMAL_LIMIT as f64, "bytes");
+    let holds = |file: &[u8], mark: &str| file.windows(mark.len()).any(|bytes| bytes == mark.as_bytes());
+    for mark in FULL_MARKS {
+        ensure!(holds(full, mark), "the file has no {mark:?}, so it proves nothing that another has none");
+        table.without(&format!("{mark:?}"), holds(&minimal, mark));
+    }
+
+    let others = MARKS.map(|(feature, _)| feature);
+    for (feature, marks) in MARKS {
+        let rest: Vec<_> = others.into_iter().filter(|other| *other != feature).collect();
+        let without = build_with(sh, &rest.join(","))?;
+        table.heading(&format!("without {feature}"));
+        table.row("bytes", without.len() as f64, full.len() as f64, "bytes");
+        for mark in marks {
+            ensure!(holds(full, mark), "the file has no {mark:?}, so it proves nothing that another has none");
+            table.without(&format!("{mark:?}"), holds(&without, mark));
+            table.without(&format!("{mark:?} in minimal"), holds(&minimal, mark));
+        }
+    }
+    Ok(())
+}
+
+/// The file of a build with these features only. It stands beside the usual one, which other commands use.
+fn build_with(sh: &Shell, features: &str) -> Result<Vec<u8>> {
+    let dir = paths::target_dir().join("minimal");
+    cmd!(sh, "cargo build --quiet --release --no-default-features --features {features} --target-dir {dir}").run()?;
+    Ok(fs::read(dir.join("release/nanoga"))?)
 }
 
 /// What it costs while it runs.

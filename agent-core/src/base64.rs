@@ -8,8 +8,8 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 #[inline(never)]
 pub(crate) fn encode(bytes: &[u8]) -> [u8; 4] {
     let mut word = 0u32;
-    for byte in bytes.iter().chain(&[0; 3]).take(3) {
-        word = word << 8 | u32::from(*byte);
+    for at in 0..3 {
+        word = word << 8 | bytes.get(at).map_or(0, |byte| u32::from(*byte));
     }
     let mut characters = [b'='; 4];
     for character in characters.iter_mut().take(bytes.len().wrapping_add(1)) {
@@ -56,8 +56,8 @@ impl<'t> Decoder<'t> {
             let Some((bytes, count)) = self.group() else {
                 break;
             };
-            for (place, byte) in places.iter_mut().zip(bytes) {
-                *place = byte;
+            for (place, byte) in places.iter_mut().zip(&bytes) {
+                *place = *byte;
             }
             len = len.wrapping_add(count);
             if count < 3 {

@@ -366,10 +366,10 @@ impl Reply<'_> {
             let (mut at, mut to) = (first, 0usize);
             let end = first.wrapping_add(filled);
             while at < end {
-                let behind = at.wrapping_add(3);
-                let characters = base64::encode(free.get(at..behind.min(end)).unwrap_or_default());
-                for (place, character) in free.get_mut(to..).unwrap_or_default().iter_mut().zip(characters) {
-                    *place = character;
+                let behind = at.wrapping_add(3).min(end);
+                let characters = base64::encode(free.get(at..behind).unwrap_or_default());
+                if let Some(place) = free.get_mut(to..).and_then(<[u8]>::first_chunk_mut) {
+                    *place = characters;
                 }
                 (at, to) = (behind, to.wrapping_add(4));
             }

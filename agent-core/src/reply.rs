@@ -455,7 +455,9 @@ impl Reply<'_> {
         }
     }
 
-    fn part_packed(&mut self, text: &[u8]) {
+    /// A part of a string: a text of our own, packed or not, without anything to escape.
+    #[inline(never)]
+    pub fn part_packed(&mut self, text: &[u8]) {
         for byte in unpack(text) {
             self.part(&[byte]);
         }

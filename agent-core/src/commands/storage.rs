@@ -6,6 +6,7 @@ use core::task::Poll;
 use super::{Call, Failed, Result};
 use crate::error::{Error, Fault, errno_text};
 use crate::guest::{Bus, DiskAddress, FileSystem, FreezeError, Guest, Job, Step, Trimmed};
+use crate::packed;
 use crate::reply::Reply;
 use crate::request::c_string;
 
@@ -205,14 +206,14 @@ fn result(reply: &mut Reply<'_>, path: &[u8], trimmed: Trimmed) {
             bytes(reply, "minimum", minimum);
             return reply.close_object();
         }
-        Trimmed::Unsupported => (&b"trim not supported"[..], None),
-        Trimmed::Failed(errno) => (&b"failed to trim: "[..], Some(errno)),
-        Trimmed::NotOpened(errno) => (&b"failed to open: "[..], Some(errno)),
+        Trimmed::Unsupported => (packed!("trim not supported"), None),
+        Trimmed::Failed(errno) => (packed!("failed to trim: "), Some(errno)),
+        Trimmed::NotOpened(errno) => (packed!("failed to open: "), Some(errno)),
     };
     reply.key("error");
     reply.open_string();
-    reply.part(what);
-    reply.part(errno.map(errno_text).unwrap_or_default());
+    reply.part_packed(what);
+    reply.part_packed(errno.map(errno_text).unwrap_or_default());
     reply.close_string();
     reply.close_object();
 }

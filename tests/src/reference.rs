@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::agent::Agent;
-use crate::client::Client;
+use crate::client::{Client, base64_decode};
 use crate::{paths, wait_for};
 
 /// How long a program that was asked for may run.
@@ -139,7 +139,14 @@ impl Side {
         if let Some(pid) = reply["return"].get("pid") {
             self.pid = pid.clone();
         }
-        Ok(serde_json::from_str(&reply.to_string().replace(&self.dir, "@DIR@"))?)
+        let mut reply: Value = serde_json::from_str(&reply.to_string().replace(&self.dir, "@DIR@"))?;
+        for output in ["out-data", "err-data"] {
+            if let Some(Value::String(data)) = reply.pointer_mut(&format!("/return/{output}")) {
+                let text = String::from_utf8(base64_decode(data));
+                *data = text.map_or(data.clone(), |text| text.replace(&self.dir, "@DIR@"));
+            }
+        }
+        Ok(reply)
     }
 
     /// What is said of the last process when it has ended.

@@ -6,11 +6,12 @@ use nanoga_tests::reference::Pair;
 use serde_json::{Value, json};
 
 /// Commands that take nothing and change nothing.
-const ASKED: [&str; 7] = [
+const ASKED: [&str; 8] = [
     "guest-ping",
     "guest-get-time",
     "guest-get-osinfo",
     "guest-get-host-name",
+    "guest-get-timezone",
     "guest-get-users",
     "guest-network-get-interfaces",
     "guest-get-fsinfo",
@@ -68,6 +69,20 @@ fn the_name_of_the_system_in_every_spelling() {
     let mut pair = Pair::start_in("export QGA_OS_RELEASE=/nowhere", &[]).unwrap();
     pair.ask(&json!({ "execute": "guest-get-osinfo" })).unwrap();
     pair.agree();
+}
+
+#[test]
+fn the_zone_of_time_wherever_it_is_set() {
+    let zones =
+        ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "Africa/Casablanca"];
+    let mut scripts: Vec<String> = zones.iter().map(|zone| format!("export TZ={zone}")).collect();
+    scripts.extend(zones.iter().map(|zone| format!("mount --bind /usr/share/zoneinfo/{zone} /etc/localtime")));
+    scripts.extend(["EST5EDT,M3.2.0,M11.1.0", "<+0330>-3:30"].map(|rule| format!("export TZ='{rule}'")));
+    for script in scripts {
+        let mut pair = Pair::start_in(&script, &[]).unwrap();
+        pair.ask(&json!({ "execute": "guest-get-timezone", "id": script })).unwrap();
+        pair.agree();
+    }
 }
 
 #[test]
@@ -186,6 +201,58 @@ fn files_are_read_written_and_sought() {
     ask("guest-file-open", json!({ "path": "/", "mode": null }));
     ask("guest-file-open", json!({ "path": "@DIR@/numbers" }));
     ask("guest-file-open", json!({ "path": "@DIR@/numbers" }));
+    pair.agree();
+}
+
+#[test]
+fn programs_are_run() {
+    let script = "printf 'echo from a script' >plain; chmod +x plain; printf '#!/bin/sh\necho $0 $1' >script; \
+                  chmod +x script; printf data >data; export SOMETHING=inherited";
+    let mut pair = Pair::start_in(script, &[]).unwrap();
+    let sh = |text: &str| json!({ "path": "sh", "arg": ["-c", text], "capture-output": true });
+    for arguments in [
+        json!({ "path": "true" }),
+        json!({ "path": "/bin/false", "capture-output": false }),
+        json!({ "path": "echo", "arg": ["a", "b c", ""], "capture-output": true }),
+        sh("echo out; echo err >&2; exit 7"),
+        sh("kill -9 $$"),
+        sh("printf '\\0\\377'"),
+        sh("exit 256"),
+        json!({ "path": "sh", "arg": ["-c", "env; pwd"], "capture-output": true, "env": [] }),
+        json!({ "path": "sh", "arg": ["-c", "echo $A $B $SOMETHING"], "capture-output": true, "env": ["A=1", "B=two words"] }),
+        json!({ "path": "sh", "arg": ["-c", "echo $SOMETHING"], "capture-output": true }),
+        json!({ "path": "script", "arg": ["x"], "capture-output": true, "env": ["PATH=@DIR@"] }),
+        json!({ "path": "@DIR@/script", "arg": ["x"], "capture-output": true }),
+        json!({ "path": "@DIR@/plain", "capture-output": true }),
+        json!({ "path": "@DIR@/data", "capture-output": true }),
+        json!({ "path": "@DIR@/none" }),
+        json!({ "path": "@DIR@" }),
+        json!({ "path": "@DIR@/data/none" }),
+        json!({ "path": "no-such-program" }),
+        json!({ "path": "" }),
+        json!({ "path": "cat", "input-data": base64_encode(b"in and out"), "capture-output": true }),
+        json!({ "path": "cat", "input-data": "", "capture-output": true }),
+        json!({ "path": "cat", "input-data": "!", "capture-output": true }),
+        json!({ "path": "cat", "capture-output": true }),
+        json!({ "path": "true", "input-data": base64_encode(&[b'x'; 100_000]) }),
+        json!({ "path": "sh", "arg": ["-c", "ls -l /proc/self/fd | grep -c /"], "capture-output": true }),
+        json!({ "path": "grep", "arg": ["^Sig[BC]", "/proc/self/status"], "capture-output": true }),
+        json!({ "path": "seq", "arg": ["100000"], "capture-output": true }),
+        json!({ "arg": [] }),
+        json!({ "path": 1 }),
+        json!({ "path": "true", "arg": "x" }),
+        json!({ "path": "true", "arg": ["x", 1] }),
+        json!({ "path": "true", "env": [null] }),
+        json!({ "path": "true", "input-data": 1 }),
+        json!({ "path": "true", "more": 1 }),
+    ] {
+        pair.exec(arguments).unwrap();
+    }
+    // It was told, and is forgotten.
+    pair.ask(&request("guest-exec-status", json!({ "pid": 1 }))).unwrap();
+    pair.ask(&request("guest-exec-status", json!({ "pid": -1 }))).unwrap();
+    pair.ask(&request("guest-exec-status", json!({ "pid": "1" }))).unwrap();
+    pair.ask(&request("guest-exec-status", json!({}))).unwrap();
     pair.agree();
 }
 

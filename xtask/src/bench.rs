@@ -148,9 +148,11 @@ impl Peer {
     fn lines(&mut self, count: usize) -> Result<usize> {
         let (mut lines, mut bytes) = (0, 0);
         while lines < count {
-            let length = self.stream.read(&mut self.buffer)?;
+            // What is beyond the buffer is only counted.
+            let room = if bytes < self.buffer.len() { &mut self.buffer[bytes..] } else { &mut self.buffer[..] };
+            let length = self.stream.read(room)?;
             ensure!(length > 0, "the connection was closed");
-            lines += self.buffer[..length].iter().filter(|byte| **byte == b'\n').count();
+            lines += room[..length].iter().filter(|byte| **byte == b'\n').count();
             bytes += length;
         }
         ensure!(lines == count, "{lines} replies to {count} requests");

@@ -9,7 +9,7 @@ use agent_core::guest::{Errno, Job, Trim, Trimmed};
 use linux_raw_sys::errno;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, OFlags};
-use rustix::io::{Errno as Error, pread, pwrite};
+use rustix::io::{pread, pwrite};
 
 use super::LinuxGuest;
 use super::job::{DETAILS, KILLED, Report};
@@ -63,17 +63,17 @@ fn trim(mount: &Mount<'_>, minimum: u64, file: &OwnedFd, end: &mut u64) {
     let mut range = [0, u64::MAX, minimum];
     let (what, error) = match mount.open() {
         Ok(folder) => match sys::ask_file_system(&folder, OfFileSystem::TRIM, &mut range) {
-            Ok(()) => (TRIMMED, Error::from_raw_os_error(0)),
-            Err(error) => (FAILED, error),
+            Ok(()) => (TRIMMED, 0),
+            Err(error) => (FAILED, sys::errno(error).0),
         },
-        Err(error) => (NOT_OPENED, error),
+        Err(error) => (NOT_OPENED, sys::errno(error).0),
     };
     let [_, bytes, minimum] = range;
     let point = mount.point.to_bytes();
     let length = u64::try_from(point.len()).unwrap_or(0);
     let mut head = [0; HEAD];
-    let words = [what, u64::from(sys::errno(error).0), bytes, minimum, length];
-    for (place, word) in head.as_chunks_mut().0.iter_mut().zip(words) {
+    let words = [what, u64::from(error), bytes, minimum, length];
+    for (place, word) in head.as_chunks_mut().0.iter_mut().zip(&words) {
         *place = word.to_ne_bytes();
     }
     for part in [&head, point] {

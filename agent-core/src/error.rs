@@ -113,6 +113,14 @@ faults! {
     SuspendWrite = "suspend: cannot write to '%': !";
     /// This program ended with the number.
     SuspendHelper = "the helper program '%' returned an unexpected exit status code (#)";
+    /// No clock can be set to this time.
+    InvalidTime = "Invalid time";
+    /// The clock could not be set, by the number.
+    SetTime = "Failed to set time to guest: !";
+    /// The clock is set, but the hardware clock could not be, by the number.
+    SetHardwareClock = "failed to set hardware clock to system time: !";
+    /// The clock could not be set to the hardware clock, by the number.
+    SetTimeByHardware = "failed to set system time to hardware clock: !";
     /// The guest cannot end this way. (The parenthesis is open in the reference too.)
     ShutdownMode = "mode is invalid (valid values are: halt|powerdown|reboot";
     /// The program that was to end the guest ended with the number.

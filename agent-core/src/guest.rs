@@ -13,7 +13,7 @@ mod shutdown;
 mod storage;
 mod system;
 
-pub use clock::Clock;
+pub use clock::{Clock, ClockError};
 pub use files::{FileAccess, FileMode, Files, Whence};
 pub use network::{Address, Event, Link, Network, Statistics};
 pub use power::{Power, Suspend, SuspendError};

@@ -1,5 +1,6 @@
 //! The guest as Linux has it: one file a domain, each an implementation of its trait in `agent_core::guest`.
 
+mod calendar;
 mod clock;
 pub mod disk_address;
 pub mod exec;
@@ -12,6 +13,7 @@ pub mod netlink;
 pub mod network;
 pub mod os_release;
 pub mod power;
+mod rtc;
 mod shutdown;
 mod system;
 mod trim;

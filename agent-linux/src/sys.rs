@@ -348,6 +348,21 @@ fn clock(clock: u32) -> [i64; 2] {
     now
 }
 
+/// Sets the clock to these seconds since 1970 and nanoseconds: `clock_settime(2)` with `CLOCK_REALTIME`.
+pub fn set_realtime(time: [i64; 2]) -> rustix::io::Result<()> {
+    let time = (&raw const time).expose_provenance();
+    // SAFETY: the structure is readable for the call.
+    checked(unsafe { syscall3(kernel::__NR_clock_settime, wide(kernel::CLOCK_REALTIME), time, 0) }).map(drop)
+}
+
+/// Reads or writes, by `RTC_RD_TIME` or `RTC_SET_TIME` of `ioctl(2)`, the nine numbers of a `struct rtc_time` (rtc(4)).
+pub fn rtc(device: &OwnedFd, write: bool, time: &mut [i32; 9]) -> rustix::io::Result<()> {
+    let request = wide(if write { ioctl::RTC_SET_TIME } else { ioctl::RTC_RD_TIME });
+    // SAFETY: the structure is readable and writable for the call.
+    checked(unsafe { syscall3(kernel::__NR_ioctl, raw(device), request, time.as_mut_ptr().expose_provenance()) })
+        .map(drop)
+}
+
 /// Locks a whole file for writing, unless another process has: `F_OFD_SETLK` of `fcntl(2)`. The lock is in the way of
 /// those of lockf(3) too, which qemu-ga(8) takes, and belongs to the open file: a forked process keeps it.
 pub fn lock(file: impl AsFd) -> rustix::io::Result<()> {

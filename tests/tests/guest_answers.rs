@@ -21,6 +21,7 @@ const COMMANDS: &[&str] = &[
     "guest-info",
     "guest-network-get-interfaces",
     "guest-ping",
+    "guest-set-time",
     "guest-shutdown",
     "guest-suspend-disk",
     "guest-suspend-hybrid",

@@ -1,13 +1,43 @@
 //! The time of day.
 
-use super::{Call, Result};
-use crate::guest::Guest;
+use core::ops::Range;
+
+use super::{Call, Failed, Result};
+use crate::error::Fault;
+use crate::guest::{ClockError, Guest};
 
 /// `guest-get-time`: `{}` → `int`, nanoseconds since 1970
 pub(super) fn get_time<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     call.no_more_arguments()?;
 
     call.reply.integer(call.guest.now_ns());
+    Ok(())
+}
+
+/// The years that a host may set: from 1970 to 2069.
+const SETTABLE_NS: Range<i64> = 0..3_155_760_000_000_000_000;
+
+/// `guest-set-time`: `{time?: int}` → `{}`, nanoseconds since 1970, otherwise the time of the hardware clock
+pub(super) fn set_time<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
+    let time = call.optional_integer("time")?;
+    call.no_more_arguments()?;
+
+    let set = match time {
+        Some(now_ns) if SETTABLE_NS.contains(&now_ns) => call.guest.set(now_ns),
+        Some(_) => return Err(call.fail(Fault::InvalidTime, &[])),
+        None => call.guest.set_by_hardware(),
+    };
+    if let Err(error) = set {
+        let (fault, errno) = match error {
+            ClockError::Set(errno) => (Fault::SetTime, errno),
+            ClockError::SetHardware(errno) => (Fault::SetHardwareClock, errno),
+            ClockError::SetByHardware(errno) => (Fault::SetTimeByHardware, errno),
+        };
+        call.error = fault.by(errno);
+        return Err(Failed);
+    }
+    call.reply.open_object();
+    call.reply.close_object();
     Ok(())
 }
 

@@ -21,8 +21,8 @@ use std::net::IpAddr;
 use std::task::Poll;
 
 use agent_core::guest::{
-    Address, Clock, Errno, Event, Guest, Job, Link, Network, OsFact, Power, Shutdown, ShutdownError, ShutdownMode,
-    Statistics, Suspend, SuspendError, System, User,
+    Address, Clock, ClockError, Errno, Event, Guest, Job, Link, Network, OsFact, Power, Shutdown, ShutdownError,
+    ShutdownMode, Statistics, Suspend, SuspendError, System, User,
 };
 use agent_core::{Agent, Fed, Session};
 use embedded_io::{ErrorKind, ErrorType, Read, Seek, SeekFrom, Write};
@@ -51,6 +51,9 @@ pub struct FakeGuest {
     pub load: [u64; 3],
     pub now_ns: i64,
     pub timezone: (&'static str, i64),
+    /// How setting the clock ends, and what it was to be set to: a time, or what the hardware clock shows.
+    pub clock_set: Result<(), ClockError>,
+    pub clock_sets: Vec<Option<i64>>,
     pub storage: storage::FakeStorage,
     /// How each shutdown ends, or why it does not start, and what was asked.
     pub shutdown: Result<(), ShutdownError>,
@@ -100,6 +103,8 @@ impl Default for FakeGuest {
             load: [0, 65536, 42079],
             now_ns: 1_700_000_000_123_456_789,
             timezone: ("CEST", 7200),
+            clock_set: Ok(()),
+            clock_sets: vec![],
             storage: storage::FakeStorage::default(),
             shutdown: Ok(()),
             shutdown_start: None,
@@ -162,6 +167,16 @@ impl Shutdown for FakeGuest {
 impl Clock for FakeGuest {
     fn now_ns(&mut self) -> i64 {
         self.now_ns
+    }
+
+    fn set(&mut self, now_ns: i64) -> Result<(), ClockError> {
+        self.clock_sets.push(Some(now_ns));
+        self.clock_set
+    }
+
+    fn set_by_hardware(&mut self) -> Result<(), ClockError> {
+        self.clock_sets.push(None);
+        self.clock_set
     }
 
     fn timezone(&mut self, show: &mut dyn FnMut(&[u8], i64)) {

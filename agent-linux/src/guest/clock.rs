@@ -1,15 +1,34 @@
 //! The time of day, and the zone that people here read it in.
 
-use agent_core::guest::Clock;
+use agent_core::guest::{Clock, ClockError};
 
 use super::tzif::{self, Zone};
-use super::{LinuxGuest, tz_rule};
+use super::{LinuxGuest, rtc, tz_rule};
 use crate::sys;
+
+const SECOND_NS: i64 = 1_000_000_000;
 
 impl Clock for LinuxGuest {
     fn now_ns(&mut self) -> i64 {
         let [seconds, nanoseconds] = sys::realtime();
-        seconds.wrapping_mul(1_000_000_000).wrapping_add(nanoseconds)
+        seconds.wrapping_mul(SECOND_NS).wrapping_add(nanoseconds)
+    }
+
+    fn set(&mut self, now_ns: i64) -> Result<(), ClockError> {
+        let [seconds, nanoseconds] = [now_ns / SECOND_NS, now_ns % SECOND_NS];
+        sys::set_realtime([seconds, nanoseconds]).map_err(|error| ClockError::Set(sys::errno(error)))?;
+        let shown = seconds.wrapping_add(self.rtc_offset_s(seconds));
+        rtc::write(shown).map_err(|error| ClockError::SetHardware(sys::errno(error)))
+    }
+
+    fn set_by_hardware(&mut self) -> Result<(), ClockError> {
+        let set = rtc::read().and_then(|shown| {
+            // Of a time that clocks show twice, the later one; of one that they skip, that of the clock before.
+            let about = shown.wrapping_sub(self.rtc_offset_s(shown));
+            let seconds = shown.wrapping_sub(self.rtc_offset_s(about));
+            sys::set_realtime([seconds, SECOND_NS / 2])
+        });
+        set.map_err(|error| ClockError::SetByHardware(sys::errno(error)))
     }
 
     fn timezone(&mut self, show: &mut dyn FnMut(&[u8], i64)) {
@@ -23,6 +42,11 @@ impl Clock for LinuxGuest {
 const ZONE_FILE: usize = 8192;
 
 impl LinuxGuest {
+    /// What the hardware clock shows more than UTC.
+    fn rtc_offset_s(&mut self, now_s: i64) -> i64 {
+        if rtc::is_local() { self.zone_at(now_s).offset_s } else { 0 }
+    }
+
     /// The zone at a time, in seconds since 1970: that of the variable `TZ` (tzset(3)), otherwise that of
     /// `/etc/localtime` (localtime(5)).
     fn zone_at(&mut self, now_s: i64) -> Zone<'_> {

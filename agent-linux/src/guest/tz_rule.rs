@@ -3,6 +3,7 @@
 //!
 //! It knows no clock: the time is an argument.
 
+use super::calendar::{month_start, year_start};
 use super::tzif::Zone;
 
 /// What holds where a rule has summer time, and does not say when.
@@ -48,8 +49,6 @@ pub fn zone_at(rule: &[u8], now_s: i64) -> Option<Zone<'_>> {
 const HOUR: i64 = 3600;
 /// Of the Gregorian calendar.
 const AVERAGE_YEAR_S: i64 = 31_556_952;
-/// Days from the first one of the year 1 to that of 1970.
-const EPOCH_DAYS: i64 = 719_162;
 
 /// A day of every year, and a time of it.
 struct Date {
@@ -75,44 +74,25 @@ impl Date {
     /// Seconds from 1970 to then, as the clocks there show.
     #[inline(never)]
     fn local_s(&self, year: i64) -> i64 {
-        let mut day = year_start(year);
-        let leap = year_start(year.wrapping_add(1)).wrapping_sub(day).wrapping_sub(365);
         let [number, week, weekday] = self.day;
+        let mut day = year_start(year);
         match self.kind {
             Kind::Day => day = day.wrapping_add(number),
-            Kind::Julian => {
-                let leap = if number < 60 { 0 } else { leap };
-                day = day.wrapping_add(number).wrapping_add(leap).wrapping_sub(1);
-            }
+            // Counted as if February had 28 days.
+            Kind::Julian if number < 60 => day = day.wrapping_add(number).wrapping_sub(1),
+            Kind::Julian => day = month_start(year, 3).wrapping_add(number).wrapping_sub(60),
             Kind::Weekday => {
-                let next_month = day.wrapping_add(days_before(number.wrapping_add(1), leap));
-                day = day.wrapping_add(days_before(number, leap));
+                day = month_start(year, number);
                 // 1 January 1970 was a Thursday.
                 let days = weekday.wrapping_sub(day).wrapping_sub(4).rem_euclid(7);
                 day = day.wrapping_add(days).wrapping_add(week.wrapping_mul(7)).wrapping_sub(7);
-                if day >= next_month {
+                if day >= month_start(year, number.wrapping_add(1)) {
                     day = day.wrapping_sub(7);
                 }
             }
         }
         day.wrapping_mul(24 * HOUR).wrapping_add(self.time_s)
     }
-}
-
-/// Days from 1970 to the first day of a year.
-#[inline(never)]
-fn year_start(year: i64) -> i64 {
-    let past = year.wrapping_sub(1);
-    let leap_days = (past / 4).wrapping_sub(past / 100).wrapping_add(past / 400);
-    past.wrapping_mul(365).wrapping_add(leap_days).wrapping_sub(EPOCH_DAYS)
-}
-
-/// Days of a year before this month, from 1 to 13.
-#[inline(never)]
-fn days_before(month: i64, leap: i64) -> i64 {
-    // As if February had 30.
-    let days = month.wrapping_mul(367).wrapping_sub(362) / 12;
-    if month > 2 { days.wrapping_sub(2).wrapping_add(leap) } else { days }
 }
 
 /// What is left of a rule.

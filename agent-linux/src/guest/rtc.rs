@@ -1,0 +1,93 @@
+//! The hardware clock (rtc(4)), which goes on while the machine is off.
+//!
+//! It has whole seconds, and they are read and written without waiting for the next: the clock is then half a second off at
+//! most, as it is when the kernel sets it at the start.
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, OFlags};
+use rustix::io::Errno;
+
+use super::calendar::{month_start, year_start};
+use crate::sys;
+
+/// Seconds of a day.
+const DAY: i64 = 86_400;
+
+/// What it shows, in seconds since 1970.
+pub fn read() -> Result<i64, Errno> {
+    let mut time = [0; 9];
+    sys::rtc(&open()?, false, &mut time)?;
+    Ok(seconds(&time.map(i64::from)))
+}
+
+/// Makes it show this time. Where there is none it is set as well as can be.
+pub fn write(time_s: i64) -> Result<(), Errno> {
+    let device = match open() {
+        Err(Errno::NOENT | Errno::NODEV | Errno::NXIO) => return Ok(()),
+        device => device?,
+    };
+    sys::rtc(&device, true, &mut fields(time_s).map(|field| i32::try_from(field).unwrap_or(0)))
+}
+
+/// A descriptor of the first one. No other process may have it open.
+fn open() -> Result<OwnedFd, Errno> {
+    sys::open(CWD, c"/dev/rtc0", OFlags::RDONLY)
+}
+
+/// Does it show local time? The third line of `/etc/adjtime` (adjtime_config(5)) says so.
+pub fn is_local() -> bool {
+    let mut text = [0; 256];
+    let length = sys::read_file(c"/etc/adjtime", &mut text);
+    let mut lines = text.get(..length).unwrap_or_default().split(|byte| *byte == b'\n');
+    lines.nth(2).is_some_and(|line| line.starts_with(b"LOCAL"))
+}
+
+/// The seconds since 1970 of a `struct rtc_time`: second, minute, hour, day of the month, month from 0 on, year from 1900
+/// on; the rest is not used.
+fn seconds(time: &[i64; 9]) -> i64 {
+    let [second, minute, hour, day, month, year, ..] = *time;
+    let days = month_start(year.wrapping_add(1900), month.wrapping_add(1)).wrapping_add(day).wrapping_sub(1);
+    let minutes = days.wrapping_mul(24).wrapping_add(hour).wrapping_mul(60).wrapping_add(minute);
+    minutes.wrapping_mul(60).wrapping_add(second)
+}
+
+/// The opposite, from 1970 on.
+fn fields(time_s: i64) -> [i64; 9] {
+    let (days, second) = (time_s / DAY, time_s % DAY);
+    let (mut year, mut month) = (1970_i64, 1_i64);
+    while year_start(year.wrapping_add(1)) <= days {
+        year = year.wrapping_add(1);
+    }
+    while month_start(year, month.wrapping_add(1)) <= days {
+        month = month.wrapping_add(1);
+    }
+    let day = days.wrapping_sub(month_start(year, month)).wrapping_add(1);
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    [second % 60, minute, hour, day, month.wrapping_sub(1), year.wrapping_sub(1900), 0, 0, 0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_those_of_the_calendar() {
+        for (time_s, fields_of_it) in [
+            (0, [0, 0, 0, 1, 0, 70, 0, 0, 0]),
+            (951_782_399, [59, 59, 23, 28, 1, 100, 0, 0, 0]),
+            (951_868_799, [59, 59, 23, 29, 1, 100, 0, 0, 0]),
+            (1_700_000_000, [20, 13, 22, 14, 10, 123, 0, 0, 0]),
+            (3_155_759_999, [59, 59, 23, 31, 11, 169, 0, 0, 0]),
+        ] {
+            assert_eq!(fields(time_s), fields_of_it);
+            assert_eq!(seconds(&fields_of_it), time_s);
+        }
+    }
+
+    #[test]
+    fn every_time_comes_back() {
+        for time_s in (0..3_155_760_000).step_by(86_399 * 7) {
+            assert_eq!(seconds(&fields(time_s)), time_s);
+        }
+    }
+}

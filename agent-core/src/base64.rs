@@ -51,18 +51,11 @@ impl<'t> Decoder<'t> {
     #[inline(never)]
     pub fn read(&mut self, buffer: &mut [u8]) -> usize {
         let mut len = 0usize;
-        for places in buffer.chunks_exact_mut(3) {
-            // Padding in the middle makes a group shorter, and then the next one has to move up: rare enough to stop.
-            let Some((bytes, count)) = self.group() else {
-                break;
-            };
-            for (place, byte) in places.iter_mut().zip(&bytes) {
-                *place = *byte;
-            }
+        while let Some(places) = buffer.get_mut(len..).and_then(<[u8]>::first_chunk_mut)
+            && let Some((bytes, count)) = self.group()
+        {
+            *places = bytes;
             len = len.wrapping_add(count);
-            if count < 3 {
-                break;
-            }
         }
         len
     }

@@ -17,7 +17,7 @@ pub use clock::{Clock, ClockError};
 pub use files::{FileAccess, FileMode, Files, Whence};
 pub use network::{Address, Event, Link, Network, Statistics};
 pub use power::{Power, Suspend, SuspendError};
-pub use processes::{Capture, Captured, End, Process, Processes, Program, StartError};
+pub use processes::{Capture, Captured, End, Process, Processes, Program, StartError, Stream};
 pub use shutdown::{Shutdown, ShutdownError, ShutdownMode};
 pub use storage::{Bus, DiskAddress, FileSystem, FileSystems, Freeze, FreezeError, Step, Trim, Trimmed, Usage};
 pub use system::{LOAD_SCALE, OsFact, System, User};

@@ -106,7 +106,7 @@ impl<'f> Arguments<'f> {
 }
 
 /// The elements of a list. Each is a value as it stands in the frame; see [`c_string`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Elements<'f> {
     /// From the bracket or comma before the next element on.
     rest: &'f [u8],

@@ -25,7 +25,13 @@ fn fails(host: &mut Host<'_>, command: &str, arguments: Value, want: &str) {
 }
 
 fn program(path: &str) -> FakeProgram {
-    FakeProgram { path: path.to_owned(), arguments: None, environment: None, input: None, capture: Capture::Nothing }
+    FakeProgram {
+        path: path.to_owned(),
+        arguments: vec![],
+        environment: None,
+        input: None,
+        capture: Capture::default(),
+    }
 }
 
 #[test]
@@ -38,10 +44,10 @@ fn all_that_a_host_asks_for_reaches_the_guest() {
     });
     assert_eq!(call(host, "guest-exec", all), json!({ "return": { "pid": 4002 } }));
     let want = FakeProgram {
-        arguments: Some(["", "a b", "\u{e9}\u{1f600}", "\""].map(str::to_owned).to_vec()),
+        arguments: ["", "a b", "\u{e9}\u{1f600}", "\""].map(str::to_owned).to_vec(),
         environment: Some(vec![]),
         input: Some(b"hello".to_vec()),
-        capture: Capture::Merged,
+        capture: Capture { output: true, merged: true, errors: false },
         ..program("/bin/x y")
     };
     assert_eq!(host.agent.guest.processes.started, [program("true"), want]);
@@ -50,17 +56,19 @@ fn all_that_a_host_asks_for_reaches_the_guest() {
 #[test]
 fn capture_output_is_yes_or_no_or_a_mode() {
     for (value, want) in [
-        (json!(true), Capture::Separated),
-        (json!(false), Capture::Nothing),
-        (json!("none"), Capture::Nothing),
-        (json!("stdout"), Capture::Output),
-        (json!("stderr"), Capture::Errors),
-        (json!("separated"), Capture::Separated),
-        (json!("merged"), Capture::Merged),
+        (json!(true), [true, true, false]),
+        (json!(false), [false, false, false]),
+        (json!("none"), [false, false, false]),
+        (json!("stdout"), [true, false, false]),
+        (json!("stderr"), [false, true, false]),
+        (json!("separated"), [true, true, false]),
+        (json!("merged"), [true, false, true]),
     ] {
         let host = &mut Host::new();
         call(host, "guest-exec", json!({ "path": "x", "capture-output": value }));
-        assert_eq!(host.agent.guest.processes.started, [FakeProgram { capture: want, ..program("x") }], "{value}");
+        let [output, errors, merged] = want;
+        let want = FakeProgram { capture: Capture { output, errors, merged }, ..program("x") };
+        assert_eq!(host.agent.guest.processes.started, [want], "{value}");
     }
     let host = &mut Host::new();
     for value in [json!(null), json!(1), json!([]), json!({})] {

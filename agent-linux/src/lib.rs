@@ -47,6 +47,7 @@ use rustix::process::getpid;
 use channel::Channel;
 use cli::Action;
 use daemon::PidFile;
+use guest::files::DESCRIPTORS;
 use guest::{LinuxGuest, Tables, freeze};
 use log::{Failed, fail, why};
 use memory::{All, CHANNELS, Memory};
@@ -182,6 +183,9 @@ fn serve(
     }
     if (cfg!(feature = "files") || freeze::ABLE) && !frozen {
         agent.guest.state.prepare();
+    }
+    if cfg!(feature = "files") {
+        sys::allow_descriptors(DESCRIPTORS);
     }
     if frozen {
         agent.guest.start_frozen();

@@ -19,15 +19,14 @@ use crate::text::{self, decimal};
 const FILE: &CStr = c"qga.state";
 const NEW_FILE: &CStr = c"qga.state.new";
 
-/// Its text before the number (a GKeyFile, as qemu-ga writes it), and the line of it that the number stands in.
+/// Its text before the number (a GKeyFile, as qemu-ga writes it). A newline follows.
 const HEAD: &[u8] = b"[global]\nfd_counter=";
-const KEY: &[u8] = b"fd_counter=";
 
 /// The first handle ever.
 const FIRST: u32 = 1000;
 
-/// Bytes of the longest path whose missing folders are made.
-const PATH: usize = 256;
+/// Of folders that are made.
+const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
 
 /// The state of the agent.
 pub struct State {
@@ -45,16 +44,15 @@ impl State {
 
     /// Makes the folder, if it is missing, and warns if nothing can be kept there.
     pub fn prepare(&mut self) {
-        let mut path = [0; PATH];
-        for (at, byte) in self.folder.to_bytes_with_nul().iter().enumerate() {
-            if matches!(byte, b'/' | 0) && at > 0 {
-                let _ = mkdirat(CWD, c_string(&path), Mode::from_raw_mode(0o755));
-            }
-            match path.get_mut(at) {
-                Some(place) if at < PATH - 1 => *place = *byte,
-                _ => break,
+        let path = self.folder.to_bytes();
+        for (at, byte) in path.iter().enumerate() {
+            if *byte == b'/' {
+                let mut space = [0; sys::PATH];
+                let above = sys::join(&mut space, &[path.get(..at).unwrap_or_default()]);
+                let _ = mkdirat(CWD, above, FOLDER_MODE);
             }
         }
+        let _ = mkdirat(CWD, self.folder, FOLDER_MODE);
         if let Err(error) = accessat(CWD, self.folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::empty()) {
             self.warn(error);
         }
@@ -63,14 +61,14 @@ impl State {
     /// A number for a file handle, which no other has or had.
     #[inline(never)]
     pub fn take_handle(&mut self) -> u32 {
-        if self.next == 0 {
-            self.next = self.read();
-        }
-        let mut handle = self.next;
-        if let Err(error) = self.write(handle.wrapping_add(1)) {
+        if let Err(error) = self.take() {
             self.warn(error);
-            handle = handle.max(now());
+            // Milliseconds since the guest has started. They begin anew after 24 days, when nobody knows the old handles
+            // any more.
+            let now = u32::try_from(sys::monotonic_ms() & 0x7FFF_FFFF).unwrap_or(0);
+            self.next = self.next.max(FIRST).max(now);
         }
+        let handle = self.next;
         self.next = handle.wrapping_add(1);
         handle
     }
@@ -80,27 +78,25 @@ impl State {
         sys::open(CWD, self.folder, OFlags::PATH | OFlags::DIRECTORY)
     }
 
-    fn read(&self) -> u32 {
-        let mut text = [0; 256];
-        let opened = self
-            .folder()
-            .and_then(|folder| sys::open(folder.as_fd(), FILE, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK));
-        let length = match opened {
-            Ok(file) => read(&file, &mut text).unwrap_or(0),
-            Err(Errno::NOENT) => return FIRST,
-            Err(_) => 0,
-        };
-        // In a file of others there may be anything; then no number in it can be trusted to be new.
-        number(text.get(..length).unwrap_or_default()).unwrap_or_else(|| FIRST.max(now()))
-    }
-
-    /// The file is complete at any time.
-    fn write(&self, next: u32) -> Result<(), Errno> {
-        let (mut digits, mut space) = ([0; 20], [0; sys::PATH]);
-        let digits = decimal(u64::from(next), 1, &mut digits);
+    /// Sees to it that the next handle is known, and that the file has the one behind it. It is complete at any time.
+    fn take(&mut self) -> Result<(), Errno> {
+        let folder = self.folder()?;
+        let mut space = [0; sys::PATH];
+        if self.next == 0 {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            self.next = match sys::open(folder.as_fd(), FILE, flags) {
+                Ok(file) => {
+                    let length = read(&file, &mut space)?;
+                    number(space.get(..length).unwrap_or_default()).ok_or(Errno::INVAL)?
+                }
+                Err(Errno::NOENT) => FIRST,
+                Err(error) => return Err(error),
+            };
+        }
+        let mut digits = [0; 20];
+        let digits = decimal(u64::from(self.next.wrapping_add(1)), 1, &mut digits);
         let text = sys::join(&mut space, &[HEAD, digits, b"\n"]).to_bytes();
 
-        let folder = self.folder()?;
         let _ = unlinkat(&folder, NEW_FILE, AtFlags::empty());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let file = sys::open(folder.as_fd(), NEW_FILE, flags)?;
@@ -119,21 +115,13 @@ impl State {
     }
 }
 
-/// The text up to the first NUL.
-fn c_string(bytes: &[u8]) -> &CStr {
-    CStr::from_bytes_until_nul(bytes).unwrap_or_default()
-}
-
 /// The number in the text of the file, if it can be one of the next handle.
 fn number(text: &[u8]) -> Option<u32> {
-    let digits = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(KEY))?;
+    let [digits @ .., b'\n'] = text.strip_prefix(HEAD)? else {
+        return None;
+    };
     let number = text::number(digits, u64::from(u32::MAX - 1));
     u32::try_from(number).ok().filter(|number| *number > 0)
-}
-
-/// Milliseconds since the guest has started. They begin anew after 24 days, when nobody knows the old handles any more.
-fn now() -> u32 {
-    u32::try_from(sys::monotonic_ms() & 0x7FFF_FFFF).unwrap_or(FIRST)
 }
 
 #[cfg(test)]
@@ -164,6 +152,11 @@ mod tests {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
+    }
+
+    /// What the clock says, as a number of a handle.
+    fn now() -> u32 {
+        u32::try_from(sys::monotonic_ms() & 0x7FFF_FFFF).unwrap()
     }
 
     fn state(path: &Path) -> State {
@@ -198,8 +191,11 @@ mod tests {
         {
             fs::write(folder.file(), text).unwrap();
             let before = now();
-            assert!(state(&folder.0).take_handle() >= before.max(1000), "{text}");
-            assert_ne!(fs::read_to_string(folder.file()).unwrap(), text);
+            let mut state = state(&folder.0);
+            let first = state.take_handle();
+            assert!(first >= before.max(1000), "{text}");
+            assert_eq!(state.take_handle(), first + 1, "{text}");
+            assert_eq!(fs::read_to_string(folder.file()).unwrap(), format!("[global]\nfd_counter={}\n", first + 2));
         }
     }
 
@@ -210,7 +206,9 @@ mod tests {
         fs::write(&precious, "[global]\nfd_counter=5\n").unwrap();
         symlink(&precious, folder.file()).unwrap();
         symlink(&precious, folder.0.join("qga.state.new")).unwrap();
-        assert!(state(&folder.0).take_handle() >= 1000);
+        let mut state = state(&folder.0);
+        assert!(state.take_handle() >= 1000);
+        assert!(state.take_handle() >= 1000);
         assert_eq!(fs::read_to_string(&precious).unwrap(), "[global]\nfd_counter=5\n");
         assert!(!fs::symlink_metadata(folder.file()).unwrap().is_symlink());
     }

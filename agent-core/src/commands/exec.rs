@@ -3,18 +3,16 @@
 use super::{Call, Result};
 use crate::base64::Decoder;
 use crate::error::Fault;
-use crate::guest::{Capture, End, Guest, Program, StartError};
+use crate::guest::{Capture, Captured, End, Guest, Program, StartError, Stream};
 
-/// The words for [`Capture`], in its order.
+/// The modes of `GuestExecCaptureOutput`.
 const MODES: [&str; 5] = ["none", "stdout", "stderr", "separated", "merged"];
-const CAPTURES: [Capture; 5] =
-    [Capture::Nothing, Capture::Output, Capture::Errors, Capture::Separated, Capture::Merged];
 
 /// `guest-exec`: `{"path": str, "arg"?: [str], "env"?: [str], "input-data"?: str, "capture-output"?:
 /// GuestExecCaptureOutput}` → `GuestExec`
 pub(super) fn exec<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     let path = call.string("path")?;
-    let arguments = call.optional_strings("arg")?;
+    let arguments = call.optional_strings("arg")?.unwrap_or_default();
     let environment = call.optional_strings("env")?;
     let text = call.optional_string("input-data")?;
     let capture = capture(call)?;
@@ -45,19 +43,16 @@ pub(super) fn exec<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
 fn capture<G>(call: &mut Call<'_, G>) -> Result<Capture> {
     const NAME: &str = "capture-output";
     let Some(value) = call.arguments.value(NAME) else {
-        return Ok(Capture::Nothing);
+        return Ok(Capture::default());
     };
-    match value.first() {
-        Some(b't') => Ok(Capture::Separated),
-        Some(b'f') => Ok(Capture::Nothing),
-        Some(b'"') => {
-            let mode = call.word(NAME, value, &MODES)?;
-            let place = usize::try_from(mode).unwrap_or(0);
-            Ok(CAPTURES.get(place).copied().unwrap_or(Capture::Nothing))
-        }
+    let mode = match value.first() {
+        Some(b't') => 3,
+        Some(b'f') => 0,
+        Some(b'"') => call.word(NAME, value, &MODES)?,
         // `null` is none of the two.
-        _ => Err(call.not_an(NAME, b"GuestExecCaptureOutput")),
-    }
+        _ => return Err(call.not_an(NAME, b"GuestExecCaptureOutput")),
+    };
+    Ok(Capture { output: matches!(mode, 1 | 3 | 4), errors: matches!(mode, 2 | 3), merged: mode == 4 })
 }
 
 /// `guest-exec-status`: `{"pid": int}` → `GuestExecStatus`
@@ -82,27 +77,39 @@ pub(super) fn status<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
         };
         reply.key(name);
         reply.integer(i64::from(number));
-        for ((stream, captured), name) in (0..).zip(process.captured).zip(["out-data", "err-data"]) {
-            if captured.bytes > 0 {
-                let mut at = 0usize;
-                reply.key(name);
-                reply.open_string();
-                reply.part_base64(captured.bytes, &mut |buffer| {
-                    let bytes = call.guest.output(pid, stream, at, buffer);
-                    at = at.wrapping_add(bytes);
-                    bytes
-                });
-                reply.close_string();
-            }
-        }
-        for (captured, name) in process.captured.iter().zip(["out-truncated", "err-truncated"]) {
-            if captured.bytes > 0 {
-                reply.key(name);
-                reply.boolean(captured.truncated);
-            }
-        }
+        let [out, errors] = process.captured;
+        data(call, pid, Stream::Output, out, "out-data");
+        data(call, pid, Stream::Errors, errors, "err-data");
+        truncated(call, out, "out-truncated");
+        truncated(call, errors, "err-truncated");
         call.guest.forget(pid);
     }
-    reply.close_object();
+    call.reply.close_object();
     Ok(())
+}
+
+/// A member with what was kept of a stream, if there is anything.
+#[inline(never)]
+fn data<G: Guest>(call: &mut Call<'_, G>, pid: i64, stream: Stream, captured: Captured, name: &'static str) {
+    if captured.bytes == 0 {
+        return;
+    }
+    let (guest, mut at) = (&mut *call.guest, 0usize);
+    call.reply.key(name);
+    call.reply.open_string();
+    call.reply.part_base64(captured.bytes, &mut |buffer| {
+        let bytes = guest.output(pid, stream, at, buffer);
+        at = at.wrapping_add(bytes);
+        bytes
+    });
+    call.reply.close_string();
+}
+
+/// A member that tells whether there was more, beside such data.
+#[inline(never)]
+fn truncated<G>(call: &mut Call<'_, G>, captured: Captured, name: &'static str) {
+    if captured.bytes > 0 {
+        call.reply.key(name);
+        call.reply.boolean(captured.truncated);
+    }
 }

@@ -11,8 +11,8 @@ use crate::commands::Elements;
 pub struct Program<'a> {
     /// Its file, or the name of one in the folders of `PATH`: of its own environment, if it gets one.
     pub path: &'a CStr,
-    /// Its arguments behind its name: strings as they stand in a frame (`request::c_string`).
-    pub arguments: Option<Elements<'a>>,
+    /// Its arguments behind its name: strings as they stand in a frame, between a quote and a NUL.
+    pub arguments: Elements<'a>,
     /// Its environment, likewise; otherwise the agent's.
     pub environment: Option<Elements<'a>>,
     /// What it reads; otherwise nothing.
@@ -21,19 +21,24 @@ pub struct Program<'a> {
     pub capture: Capture,
 }
 
-/// What is kept of the output of a program.
+/// What is kept of the output of a program: nothing, unless it says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capture {
+    /// Its standard output.
+    pub output: bool,
+    /// Its standard error.
+    pub errors: bool,
+    /// Its standard error too, as a part of its standard output.
+    pub merged: bool,
+}
+
+/// What a program writes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Capture {
-    /// Nothing.
-    Nothing,
+pub enum Stream {
     /// Its standard output.
     Output,
     /// Its standard error.
     Errors,
-    /// Both, apart from each other.
-    Separated,
-    /// Both, as one standard output.
-    Merged,
 }
 
 /// Why a program could not be started.
@@ -80,9 +85,9 @@ pub trait Processes {
     /// What is known of a process that was started by this number and not forgotten.
     fn process(&mut self, pid: i64) -> Option<Process>;
 
-    /// What was kept of its standard output (0) or standard error (1), from this byte on, as much as the buffer holds.
-    /// How much it is: nothing behind the last byte.
-    fn output(&mut self, pid: i64, stream: usize, from: usize, buffer: &mut [u8]) -> usize;
+    /// What was kept of its output, from this byte on, as much as the buffer holds. How much it is: nothing behind the
+    /// last byte.
+    fn output(&mut self, pid: i64, stream: Stream, from: usize, buffer: &mut [u8]) -> usize;
 
     /// Nobody will ask for this process any more.
     fn forget(&mut self, pid: i64);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use agent_core::commands::Elements;
-use agent_core::guest::{Capture, Captured, End, Process, Processes, Program, StartError};
+use agent_core::guest::{Capture, Captured, End, Process, Processes, Program, StartError, Stream};
 use agent_core::request::c_string;
 
 use super::FakeGuest;
@@ -21,7 +21,7 @@ pub struct FakeProcesses {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FakeProgram {
     pub path: String,
-    pub arguments: Option<Vec<String>>,
+    pub arguments: Vec<String>,
     pub environment: Option<Vec<String>>,
     pub input: Option<Vec<u8>>,
     pub capture: Capture,
@@ -52,7 +52,7 @@ impl Processes for FakeGuest {
         let processes = &mut self.processes;
         processes.started.push(FakeProgram {
             path: program.path.to_str().unwrap().to_owned(),
-            arguments: program.arguments.map(strings),
+            arguments: strings(program.arguments),
             environment: program.environment.map(strings),
             input,
             capture: program.capture,
@@ -74,8 +74,8 @@ impl Processes for FakeGuest {
         Some(Process { end: process.end, captured })
     }
 
-    fn output(&mut self, pid: i64, stream: usize, from: usize, buffer: &mut [u8]) -> usize {
-        let rest = &self.processes.known[&pid].output[stream][from..];
+    fn output(&mut self, pid: i64, stream: Stream, from: usize, buffer: &mut [u8]) -> usize {
+        let rest = &self.processes.known[&pid].output[usize::from(stream == Stream::Errors)][from..];
         // Short on purpose.
         let bytes = rest.len().min(buffer.len()).min(1000);
         buffer[..bytes].copy_from_slice(&rest[..bytes]);

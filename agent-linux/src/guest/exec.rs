@@ -9,9 +9,8 @@
 use core::ffi::{CStr, c_char};
 use core::ptr;
 
-use agent_core::guest::{Capture, Captured, End, Errno, Process, Processes, Program, StartError};
-use agent_core::request::c_string;
-use linux_raw_sys::errno;
+use agent_core::base64::Decoder;
+use agent_core::guest::{Capture, Captured, End, Errno, Process, Processes, Program, StartError, Stream};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{CWD, MemfdFlags, OFlags, memfd_create};
@@ -43,6 +42,10 @@ const MOVED: usize = 64 * 1024;
 /// Bytes of the longest path of a program.
 const PATH: usize = 4096;
 
+/// Pointers in the arrays of a program: to as many strings as a request holds, three bytes each, and to a third as many
+/// variables of the agent's. They live in memory of the child's, which is touched as far as it is needed.
+const WORDS: usize = 128 * 1024;
+
 /// The status of a process that has not ended. wait(2) never says this.
 const RUNS: u32 = u32::MAX;
 
@@ -70,11 +73,11 @@ struct Record {
     status: u32,
     /// Which one it was since the agent has started.
     number: u32,
-    streams: [Stream; 2],
+    streams: [Flow; 2],
 }
 
 /// Its standard output or standard error.
-struct Stream {
+struct Flow {
     /// Where it comes from, until all who could write have gone.
     pipe: Option<OwnedFd>,
     /// Where it goes, from the first byte on.
@@ -85,8 +88,8 @@ struct Stream {
     truncated: bool,
 }
 
-impl Stream {
-    const NONE: Self = Stream { pipe: None, file: None, bytes: 0, truncated: false };
+impl Flow {
+    const NONE: Self = Flow { pipe: None, file: None, bytes: 0, truncated: false };
 
     /// Moves what is in the pipe, but for what would be too much at once. Was there anything?
     ///
@@ -124,7 +127,7 @@ impl Stream {
 }
 
 impl Record {
-    const NONE: Self = Record { pid: 0, status: 0, number: 0, streams: [Stream::NONE; 2] };
+    const NONE: Self = Record { pid: 0, status: 0, number: 0, streams: [Flow::NONE; 2] };
 
     /// Which record makes room first: the one with the lowest number.
     fn rank(&self) -> u32 {
@@ -194,8 +197,14 @@ impl Records {
 
     /// Where the next record goes, if there is room for it.
     fn room(&self) -> Option<usize> {
-        let ranks = self.all.iter().map(Record::rank).enumerate();
-        ranks.min_by_key(|(_, rank)| *rank).filter(|(_, rank)| *rank < RUNS).map(|(place, _)| place)
+        let (mut lowest, mut room) = (RUNS, None);
+        for (place, record) in self.all.iter().enumerate() {
+            let rank = record.rank();
+            if rank < lowest {
+                (lowest, room) = (rank, Some(place));
+            }
+        }
+        room
     }
 
     /// The place of the process of this number.
@@ -213,27 +222,30 @@ impl Records {
         record.pid = 0;
         for stream in &mut record.streams {
             self.kept = self.kept.wrapping_sub(u64::from(stream.bytes));
-            *stream = Stream { pipe: stream.pipe.take(), ..Stream::NONE };
+            *stream = Flow { pipe: stream.pipe.take(), ..Flow::NONE };
         }
     }
 
-    /// Keeps a process that has just been started.
-    fn keep(&mut self, place: usize, pid: u32, pipes: [Option<OwnedFd>; 2]) {
+    /// Keeps a process that has just been started, and the ends of its pipes to read from.
+    #[inline(never)]
+    fn keep(&mut self, place: usize, pid: u32, pipes: &mut Pipes) {
         // The kernel uses numbers again: who asks for this one means the new process.
-        for place in [self.find(i64::from(pid)), Some(place)].into_iter().flatten() {
-            self.forget(place);
+        if let Some(before) = self.find(i64::from(pid)) {
+            self.forget(before);
         }
+        self.forget(place);
         self.last = self.last.wrapping_add(1);
         let Some(record) = self.all.get_mut(place) else {
             return;
         };
-        let [out, errors] = pipes.map(|pipe| Stream { pipe, ..Stream::NONE });
-        *record = Record { pid, status: RUNS, number: self.last, streams: [out, errors] };
-        let first = u64::try_from(place).unwrap_or(0).wrapping_mul(2).wrapping_add(FIRST_TOKEN);
-        for (token, stream) in (first..).zip(&record.streams) {
+        (record.pid, record.status, record.number) = (pid, RUNS, self.last);
+        let mut token = FIRST_TOKEN.wrapping_add(u64::try_from(place).unwrap_or(0).wrapping_mul(2));
+        for (stream, [pipe, _]) in record.streams.iter_mut().zip(pipes.all.iter_mut().skip(1)) {
+            stream.pipe = pipe.take();
             if let (Some(epoll), Some(pipe)) = (&self.epoll, &stream.pipe) {
                 let _ = epoll::add(epoll, pipe, EventData::new_u64(token), EventFlags::IN);
             }
+            token = token.wrapping_add(1);
         }
     }
 }
@@ -248,6 +260,7 @@ impl Processes for LinuxGuest {
         }
     }
 
+    #[inline(never)]
     fn process(&mut self, pid: i64) -> Option<Process> {
         let records = &mut self.tables.records;
         let place = records.find(pid)?;
@@ -270,10 +283,13 @@ impl Processes for LinuxGuest {
         Some(Process { end, captured })
     }
 
-    fn output(&mut self, pid: i64, stream: usize, from: usize, buffer: &mut [u8]) -> usize {
+    fn output(&mut self, pid: i64, stream: Stream, from: usize, buffer: &mut [u8]) -> usize {
         let records = &self.tables.records;
-        let record = records.find(pid).and_then(|place| records.all.get(place));
-        let Some(Stream { file: Some(file), bytes, .. }) = record.and_then(|record| record.streams.get(stream)) else {
+        let Some(Record { streams: [out, errors], .. }) = records.find(pid).and_then(|place| records.all.get(place))
+        else {
+            return 0;
+        };
+        let Flow { file: Some(file), bytes, .. } = (if stream == Stream::Output { out } else { errors }) else {
             return 0;
         };
         // Behind them are some that were dropped.
@@ -294,150 +310,169 @@ impl LinuxGuest {
     #[inline(never)]
     fn launch(&mut self, program: &Program<'_>, error: &mut u16) -> io::Result<u32> {
         let place = self.tables.records.room().ok_or(io::Errno::AGAIN)?;
-        let input = self.input(program)?;
-        let captured = program.capture;
-        let (mut out, mut errors) = (None, None);
-        if matches!(captured, Capture::Output | Capture::Separated | Capture::Merged) {
-            out = Some(pipe_with(PipeFlags::CLOEXEC)?);
+        let mut pipes = Pipes { all: [const { [None, None] }; 4] };
+        let Capture { output, errors, .. } = program.capture;
+        for (pipe, wanted) in pipes.all.iter_mut().zip([program.input.is_some(), output, errors, true]) {
+            if wanted {
+                let (from, to) = pipe_with(PipeFlags::CLOEXEC)?;
+                *pipe = [Some(from), Some(to)];
+            }
         }
-        if matches!(captured, Capture::Errors | Capture::Separated) {
-            errors = Some(pipe_with(PipeFlags::CLOEXEC)?);
+        if let ([[_, input], ..], Some(data)) = (&mut pipes.all, program.input)
+            && let Some(input) = input.take()
+        {
+            self.fill(&input, data)?;
         }
-        let (report, to_agent) = pipe_with(PipeFlags::CLOEXEC)?;
         // SAFETY: the child does not come back from `become_program`.
         let pid = unsafe { sys::fork() }?;
         if pid == 0 {
-            let out = out.as_ref().map(|(_, end)| end);
-            let errors = if captured == Capture::Merged { out } else { errors.as_ref().map(|(_, end)| end) };
-            become_program(program, [input.as_ref(), out, errors], &to_agent, self.environment);
+            become_program(program, &pipes, self.environment);
         }
-        drop(to_agent);
+        let [.., [report, to_agent]] = &mut pipes.all;
+        *to_agent = None;
         // It ends with the child's becoming the program.
         let mut number = [0; 2];
-        if read(&report, &mut number) == Ok(2) {
+        if let Some(report) = report
+            && read(&*report, &mut number) == Ok(2)
+        {
             *error = u16::from_ne_bytes(number);
             sys::wait(pid, &mut 0);
             return Ok(0);
         }
         let pid = u32::try_from(pid).unwrap_or(0);
-        self.tables.records.keep(place, pid, [out.map(|(end, _)| end), errors.map(|(end, _)| end)]);
+        self.tables.records.keep(place, pid, &mut pipes);
         Ok(pid)
     }
 
-    /// A pipe with all of the input in it.
-    fn input(&mut self, program: &Program<'_>) -> io::Result<Option<OwnedFd>> {
-        let Some(mut data) = program.input else {
-            return Ok(None);
-        };
-        let (input, from_agent) = pipe_with(PipeFlags::CLOEXEC)?;
+    /// Puts all of the input into a pipe that is empty.
+    #[inline(never)]
+    fn fill(&mut self, pipe: &OwnedFd, mut data: Decoder<'_>) -> io::Result<()> {
         // Small pieces fill its pages by half, at worst.
         let room = data.len().wrapping_mul(2).wrapping_add(2 * PATH);
-        if fcntl_setpipe_size(&from_agent, room)? < room {
+        if fcntl_setpipe_size(pipe, room)? < room {
             return Err(io::Errno::NOBUFS);
         }
         let buffer = self.buffers.0.get_mut(..PATH).unwrap_or_default();
         loop {
             match data.read(buffer) {
                 0 => break,
-                bytes => write(&from_agent, buffer.get(..bytes).unwrap_or_default())?,
+                bytes => write(pipe, buffer.get(..bytes).unwrap_or_default())?,
             };
         }
         // It may be a secret.
         give_back(buffer);
-        Ok(Some(input))
+        Ok(())
     }
 }
 
+/// The pipes between the agent and a child, each with the end to read from and the end to write to: its input, its
+/// output, its errors, and what it reports if it cannot become the program.
+struct Pipes {
+    all: [[Option<OwnedFd>; 2]; 4],
+}
+
 /// The life of a child up to the program, or up to the report why not.
-fn become_program(
-    program: &Program<'_>,
-    files: [Option<&OwnedFd>; 3],
-    to_agent: &OwnedFd,
-    environment: Strings<'_>,
-) -> ! {
+fn become_program(program: &Program<'_>, pipes: &Pipes, environment: Strings<'_>) -> ! {
     sys::default_signals();
     sys::block_only(SignalSet::EMPTY);
     let _ = setsid();
     // Where there is no such device: a folder can be neither read nor written.
     let null = sys::open(CWD, c"/dev/null", OFlags::RDWR).or_else(|_| sys::open(CWD, c"/", OFlags::PATH)).ok();
-    for (number, file) in (0..).zip(files) {
-        if let Some(file) = file.or(null.as_ref()) {
+    let [[input, _], [_, output], [_, errors], [_, report]] = &pipes.all;
+    let errors = if program.capture.merged { output } else { errors };
+    for (number, file) in [input, output, errors].into_iter().enumerate() {
+        if let Some(file) = file.as_ref().or(null.as_ref()) {
             // SAFETY: nobody in this process uses the standard descriptors from here on.
             unsafe { sys::copy_to(file.as_fd(), number) };
         }
     }
-    let number = to_agent.as_raw_fd().unsigned_abs();
-    // SAFETY: this process uses no other descriptor from here on, and drops nothing.
-    unsafe {
-        sys::close_range(3, number.wrapping_sub(1));
-        sys::close_range(number.wrapping_add(1), u32::MAX);
+    if let Some(report) = report {
+        let number = report.as_raw_fd().unsigned_abs();
+        // SAFETY: this process uses no other descriptor from here on, and drops nothing.
+        unsafe {
+            sys::close_range(3, number.wrapping_sub(1));
+            sys::close_range(number.wrapping_add(1), u32::MAX);
+        }
+        let error = execute(program, environment);
+        let _ = write(report, &error.0.to_ne_bytes());
     }
-    let error = execute(program, environment);
-    let _ = write(to_agent, &error.0.to_ne_bytes());
     sys::exit(super::job::NOT_RUN)
 }
 
-/// Becomes the program, if it is found. Its arrays live in memory of their own: there may be as many strings as a request
-/// holds.
-fn execute<'p>(program: &Program<'p>, inherited: Strings<'p>) -> Errno {
-    let count = |list: Option<agent_core::commands::Elements<'_>>| list.map_or(0, Iterator::count);
-    let strings = count(program.arguments).wrapping_add(count(program.environment)).wrapping_add(inherited.count());
-    // Besides them: a shell, the program, an own PATH and two NULL.
-    let places = strings.wrapping_add(8);
-    let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-    // SAFETY: a new mapping takes no memory that is used.
-    let Ok(memory) =
-        (unsafe { mmap_anonymous(ptr::null_mut(), places.wrapping_mul(size_of::<usize>()), protection, flags) })
-    else {
-        return sys::errno_of(errno::ENOMEM);
-    };
-    // SAFETY: the mapping is that large, aligned to pages, zero, and nobody else has it.
-    let words = unsafe { core::slice::from_raw_parts_mut(memory.cast::<*const c_char>(), places) };
+/// Pointers to strings in the making: arrays for execve(2).
+struct Words<'w> {
+    all: &'w mut [*const c_char],
+    next: usize,
+    /// The first variable that begins with [`PATH_IS`].
+    path: Option<&'w [u8]>,
+}
 
-    let mut next = words.iter_mut();
-    let mut put = |word: *const c_char| {
-        if let Some(place) = next.next() {
+impl<'w> Words<'w> {
+    #[inline(never)]
+    fn put(&mut self, word: *const c_char) {
+        if let Some(place) = self.all.get_mut(self.next) {
             *place = word;
         }
-    };
-    // For the shell, if it takes one.
-    put(ptr::null());
-    put(program.path.as_ptr());
-    let mut behind = 3usize;
-    for value in program.arguments.into_iter().flatten().filter_map(c_string) {
-        put(value.as_ptr());
-        behind = behind.wrapping_add(1);
+        self.next = self.next.wrapping_add(1);
     }
-    put(ptr::null());
-    let mut folders = None;
-    let mut put_variable = |value: &'p CStr| {
-        put(value.as_ptr());
-        if folders.is_none() && value.to_bytes().starts_with(PATH_IS) {
-            folders = Some(value);
+
+    #[inline(never)]
+    fn put_variable(&mut self, variable: &'w [u8]) {
+        self.put(variable.as_ptr().cast());
+        if self.path.is_none() && variable.starts_with(PATH_IS) {
+            self.path = Some(variable);
         }
-    };
-    match program.environment {
-        Some(own) => own.filter_map(c_string).for_each(&mut put_variable),
-        None => inherited.for_each(&mut put_variable),
     }
-    let folders = folders.unwrap_or_else(|| {
-        if program.environment.is_none() {
-            put(sys::PROGRAMS.as_ptr());
+}
+
+/// Becomes the program, if it is found.
+#[inline(never)]
+fn execute<'p>(program: &Program<'p>, inherited: Strings<'p>) -> Errno {
+    let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+    // SAFETY: a new mapping takes no memory that is used.
+    let memory = unsafe { mmap_anonymous(ptr::null_mut(), WORDS.wrapping_mul(size_of::<usize>()), protection, flags) };
+    let memory = match memory {
+        Ok(memory) => memory.cast::<*const c_char>(),
+        Err(error) => return sys::errno(error),
+    };
+    // SAFETY: the mapping is that large, aligned to pages, zero, and nobody else has it.
+    let mut words = Words { all: unsafe { core::slice::from_raw_parts_mut(memory, WORDS) }, next: 1, path: None };
+    // The first place is for a shell, if it takes one.
+    words.put(program.path.as_ptr());
+    for value in program.arguments {
+        words.put(text(value).as_ptr().cast());
+    }
+    let behind = words.next.wrapping_add(1);
+    words.next = behind;
+    if let Some(own) = program.environment {
+        for value in own {
+            words.put_variable(text(value));
         }
-        sys::PROGRAMS
-    });
+    } else {
+        for value in inherited {
+            words.put_variable(value.to_bytes_with_nul());
+        }
+        if words.path.is_none() {
+            words.put_variable(PROGRAMS);
+        }
+    }
 
     let name = program.path.to_bytes();
-    if name.is_empty() || name.contains(&b'/') {
-        return sys::errno(attempt(program.path, words, behind));
+    if name.is_empty() || name.iter().any(|byte| matches!(byte, b'/')) {
+        return sys::errno(attempt(program.path, words.all, behind));
     }
     let mut error = io::Errno::NOENT;
     let mut space = [0; PATH];
-    // Never the working directory, which an empty one would stand for.
-    for folder in
-        folders.to_bytes().split(|byte| matches!(byte, b':' | b'=')).skip(1).filter(|folder| !folder.is_empty())
-    {
-        let failed = attempt(sys::join(&mut space, &[folder, b"/", name]), words, behind);
+    // The variable ends in a NUL.
+    let mut rest = words.path.unwrap_or(PROGRAMS).get(PATH_IS.len()..).unwrap_or_default();
+    while let Some(end) = rest.iter().position(|byte| matches!(byte, b':' | 0)) {
+        let folder = rest.get(..end).unwrap_or_default();
+        rest = rest.get(end.wrapping_add(1)..).unwrap_or_default();
+        // Never the working directory, which an empty one would stand for.
+        if folder.is_empty() {
+            continue;
+        }
+        let failed = attempt(sys::join(&mut space, &[folder, b"/", name]), words.all, behind);
         // The one that says most.
         if !matches!(failed, io::Errno::NOENT | io::Errno::NOTDIR) {
             error = failed;
@@ -446,7 +481,8 @@ fn execute<'p>(program: &Program<'p>, inherited: Strings<'p>) -> Errno {
     sys::errno(error)
 }
 
-/// Becomes the program of this file, or why not. From `behind` on the words are its environment.
+/// Becomes the program of this file, or says why not. From `behind` on the words are its environment.
+#[inline(never)]
 fn attempt(path: &CStr, words: &mut [*const c_char], behind: usize) -> io::Errno {
     const SHELL: &CStr = c"/bin/sh";
     let environment = words.get(behind..).unwrap_or_default().as_ptr();
@@ -462,6 +498,14 @@ fn attempt(path: &CStr, words: &mut [*const c_char], behind: usize) -> io::Errno
     }
     failed
 }
+
+/// The text of a string as it stands in a frame: behind the quote, and with the NUL.
+fn text(value: &[u8]) -> &[u8] {
+    value.get(1..).unwrap_or_default()
+}
+
+/// Where programs are looked for otherwise.
+const PROGRAMS: &[u8] = sys::PROGRAMS.to_bytes_with_nul();
 
 /// What the variable of the folders of programs begins with.
 const PATH_IS: &[u8] = b"PATH=";

@@ -88,14 +88,20 @@ impl<'f> Arguments<'f> {
     pub(crate) fn value(&mut self, name: &'static str) -> Option<&'f [u8]> {
         // More names than there is room for would show as an unexpected argument in the command's first test.
         let _ = self.asked.push(name);
-        members(self.object).find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
+        self.find(name)
     }
 
     /// What a log may show of an argument: its text without quotes, or nothing if it is not there.
-    #[inline(never)]
     pub(crate) fn text(&self, name: &str) -> &'f [u8] {
-        let value = members(self.object).find(|(key, _)| *key == name.as_bytes()).map_or(&[][..], |(_, value)| value);
-        c_string(value).map_or(value, CStr::to_bytes)
+        match self.find(name) {
+            Some(value) if value.first() == Some(&b'"') => split_string(value).0,
+            value => value.unwrap_or_default(),
+        }
+    }
+
+    #[inline(never)]
+    fn find(&self, name: &str) -> Option<&'f [u8]> {
+        members(self.object).find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
     }
 
     /// The name of the first argument that was not asked for.

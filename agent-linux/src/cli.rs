@@ -6,7 +6,7 @@
 use core::ffi::CStr;
 
 use crate::log::{Failed, fail};
-use crate::options::{Name, Options, Value, find};
+use crate::options::{HOOK, Name, Options, Value, find};
 use crate::sys;
 use agent_core::packed;
 
@@ -59,7 +59,9 @@ pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>, options: &mut Optio
                 value = c"true";
             } else {
                 at = text.len();
-                if kind == Value::Mandatory && !has_value {
+                if kind == Value::Optional && value.is_empty() {
+                    value = HOOK;
+                } else if kind == Value::Mandatory && !has_value {
                     value = words
                         .next()
                         .ok_or_else(|| fail(packed!("option '%' needs a value, try 'nanoga --help'"), &[text]))?;

@@ -42,38 +42,30 @@ pub fn load(
     }
 }
 
-/// Reads the text, which a zero byte ends.
+/// Reads the text.
 #[inline(never)]
 fn parse(text: &'static mut [u8], options: &mut Options) -> Result<(), Failed> {
-    let mut rest = text;
     // Before the first group nothing may stand.
     let mut is_general = None;
-    while let Some(end) = rest.iter().position(|byte| matches!(byte, b'\n' | 0)) {
-        let line = rest.split_off_mut(..end.wrapping_add(1)).unwrap_or_default();
-        // What ends a line ends its value, as a C string.
-        if let Some(end) = line.last_mut() {
-            *end = 0;
-        }
-        if let [.., end @ b'\r', _] = line {
-            *end = 0;
-        }
-        let mut value = line;
-        let key_end = value.iter().position(|byte| matches!(byte, b'=' | 0)).unwrap_or(0);
+    for line in text.split_mut(|byte| matches!(byte, b'\n' | 0)) {
+        // Of a file with lines as on Windows.
+        let end = line.len().wrapping_sub(usize::from(line.ends_with(b"\r")));
+        let mut value = line.get_mut(..end).unwrap_or_default();
+        let key_end = value.iter().position(|byte| *byte == b'=').unwrap_or(value.len());
         let key: &'static [u8] = value.split_off_mut(..key_end).unwrap_or_default().trim_ascii();
-        if matches!(key, [] | [b'#', ..]) && !value.starts_with(b"=") || key.starts_with(b"#") {
+        if matches!(key, [b'#', ..]) || key.is_empty() && value.is_empty() {
             continue;
         }
         if let [b'[', group @ .., b']'] = key {
             is_general = Some(group == b"general");
             continue;
         }
-        let ([b'=', value @ ..], Some(is_general)) = (value, is_general) else {
-            return Err(fail(packed!("configuration: '%' is neither a group nor a key with its value in one"), &[key]));
-        };
-        unescape(value);
-        let value = CStr::from_bytes_until_nul(value).unwrap_or_default();
-        if is_general {
-            set(key, value, options)?;
+        if value.is_empty() || is_general.is_none() {
+            let form = packed!("configuration: '%' is neither a group nor a key with its value in one");
+            return Err(fail(form, &[key]));
+        }
+        if is_general == Some(true) {
+            set(key, unescape(value), options)?;
         }
     }
     Ok(())
@@ -102,9 +94,10 @@ fn set(key: &'static [u8], value: &'static CStr, options: &mut Options) -> Resul
 /// First what is true.
 const TRUTHS: [&[u8]; 4] = [b"true", b"1", b"false", b"0"];
 
-/// Removes the blanks before a value and the escapes in it, in place.
-fn unescape(value: &mut [u8]) {
-    let (mut from, mut to) = (0usize, 0usize);
+/// The value behind a `=`: without the blanks before it and the escapes in it, in place. Where the `=` was there is
+/// room for what ends a C string.
+fn unescape(value: &'static mut [u8]) -> &'static CStr {
+    let (mut from, mut to) = (1usize, 0usize);
     while let Some(byte) = value.get(from) {
         let mut byte = *byte;
         from = from.wrapping_add(1);
@@ -122,6 +115,10 @@ fn unescape(value: &mut [u8]) {
         }
         to = to.wrapping_add(1);
     }
+    if let Some(end) = value.get_mut(to) {
+        *end = 0;
+    }
+    CStr::from_bytes_until_nul(value).unwrap_or_default()
 }
 
 #[cfg(test)]

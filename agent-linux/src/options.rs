@@ -1,13 +1,17 @@
-//! How the agent shall run: the table of options, and what was given of them.
+//! How the agent shall run: what was given of the options in the table, and what that means.
 //!
-//! A row an option: the command line, the configuration file, `--help` and `--dump-conf` all follow from it. What a
-//! value means is decided here; where it came from is the business of [`crate::cli`] and [`crate::config`].
+//! Where a value came from is the business of [`crate::cli`] and [`crate::config`].
+
+mod table;
 
 use core::ffi::CStr;
+use core::ops::RangeInclusive;
 
 use agent_core::limits::{REQUEST_BYTES, REQUEST_BYTES_MIN};
 use agent_core::packed;
 use heapless::Vec;
+
+pub use table::{Name, Value, find, help};
 
 use crate::log::{Failed, fail};
 use crate::memory::CHANNELS;
@@ -21,138 +25,10 @@ const GIVEN: usize = 48;
 const FREEZE_TIMEOUT_S: usize = 86_400;
 
 /// What runs before a freeze and after a thaw, if nothing else is named.
-const HOOK: &CStr = c"/etc/qemu/fsfreeze-hook";
+pub const HOOK: &CStr = c"/etc/qemu/fsfreeze-hook";
 
 /// Is this more than the agent with the fewest commands, whose configuration is its command line?
 pub const FULL: bool = cfg!(not(feature = "minimal"));
-
-/// Makes the table: each option with its letter or a blank, its long name, how it takes a value (`:` none, `=` one,
-/// `[=` one that may be left out), what the value is called, and what the option is for.
-macro_rules! options {
-    ($($(#[$doc:meta])* $name:ident = $row:expr;)*) => {
-        /// An option.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Name {
-            $($(#[$doc])* $name,)*
-        }
-
-        /// The rows. An option whose row is empty does not exist in this build.
-        pub const ROWS: &[(Name, &str)] = &[$((Name::$name, $row),)*];
-    };
-}
-
-options! {
-    // In the order of the reference's `-D`. Up to `Config` they may stand in the configuration file.
-    /// Does it go to the background?
-    Daemonize = full("d daemonize: go to the background as soon as the channels are open");
-    /// What a channel is made of.
-    Method = "m method=METHOD: virtio-serial (default), isa-serial or unix-listen; again for a channel more";
-    /// Where it is.
-    Path = "p path=PATH: the device, port name or socket of the channel";
-    /// What is logged goes here.
-    Logfile = full("l logfile=FILE: log here, not to standard error");
-    /// The number of the background process goes here.
-    Pidfile = full("f pidfile=FILE: for the process number, with -d (/var/run/qemu-ga.pid)");
-    /// The program that a freeze waits for.
-    FsfreezeHook = full("F fsfreeze-hook[=FILE]: run this before freeze, after thaw (/etc/qemu/fsfreeze-hook)");
-    /// What survives the agent goes here.
-    Statedir = "t statedir=DIR: for what survives the agent (/var/run)";
-    /// Say more.
-    Verbose = "v verbose: report what happens to the channels";
-    /// Wait for what cannot be opened.
-    RetryPath = full("r retry-path: wait for a channel that cannot be opened");
-    /// Commands that are refused.
-    BlockRpcs = full("b block-rpcs=LIST: refuse these commands ('help' names all)");
-    /// The only commands that are not.
-    AllowRpcs = full("a allow-rpcs=LIST: refuse all other commands");
-    // These are ours.
-    /// Interfaces that hosts need not know of.
-    IgnoreInterfaces = full("  ignore-interfaces=LIST: hide network interfaces, such as 'veth*,docker?'");
-    /// How long file systems stay frozen at most.
-    FreezeTimeout = full("  freeze-timeout=SECONDS: thaw without being told to");
-    /// Bytes of a request.
-    MaxRequest = "  max-request=BYTES: the longest request, 1024 to 262144 (default)";
-    /// Where more options stand.
-    Config = full("c config=FILE: the configuration (/etc/qemu/qemu-ga.conf)");
-    /// Show what has become of all that.
-    DumpConf = full("D dump-conf: print the configuration");
-    /// Show what it may cost.
-    Limits = full("  limits: print what the agent holds in memory at most");
-    /// Say who this is.
-    Version = "V version: print the version";
-    /// Say all this.
-    Help = "h help: print this";
-}
-
-const fn full(row: &'static str) -> &'static str {
-    if FULL { row } else { "" }
-}
-
-/// How an option takes a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value {
-    /// Not at all: it is true.
-    None,
-    /// Glued on, or in the next word.
-    Mandatory,
-    /// Glued on, or not at all.
-    Optional,
-}
-
-/// The letter in a row (or a blank), its long name, and what stands behind that.
-#[inline(never)]
-pub fn split(row: &'static str) -> (u8, &'static [u8], &'static [u8]) {
-    let [letter, _, rest @ ..] = row.as_bytes() else {
-        return (b' ', &[], &[]);
-    };
-    let end = rest.iter().position(|byte| matches!(byte, b':' | b'=' | b'[')).unwrap_or(0);
-    let (name, rest) = rest.split_at_checked(end).unwrap_or_default();
-    (*letter, name, rest)
-}
-
-/// Finds an option, and how it takes a value: by its long name, by the beginning of one and only one, or by its letter.
-#[inline(never)]
-pub fn find(word: &[u8], is_letter: bool) -> Option<(Name, Value)> {
-    let mut found = None;
-    let mut count = 0usize;
-    for (option, row) in ROWS {
-        let (letter, name, rest) = split(row);
-        let exact = if is_letter { word == [letter] && letter != b' ' } else { word == name };
-        if row.is_empty() || !exact && (is_letter || word.is_empty() || !name.starts_with(word)) {
-            continue;
-        }
-        let value = match rest.first() {
-            Some(b'=') => Value::Mandatory,
-            Some(b'[') => Value::Optional,
-            _ => Value::None,
-        };
-        found = Some((*option, value));
-        count = count.wrapping_add(1);
-        if exact {
-            return found;
-        }
-    }
-    found.filter(|_| count == 1)
-}
-
-/// Tells the text of `--help`, piece by piece.
-#[inline(never)]
-pub fn help(out: &mut dyn FnMut(&[u8])) {
-    out(b"Usage: nanoga [OPTION]...\nAnswers the QEMU guest agent protocol.\n\n");
-    for (_, row) in ROWS.iter().filter(|(_, row)| !row.is_empty()) {
-        let (letter, name, rest) = split(row);
-        let [hyphen, comma] = if letter == b' ' { [b' '; 2] } else { [b'-', b','] };
-        out(&[b' ', b' ', hyphen, letter, comma, b' ', b'-', b'-']);
-        out(name);
-        let end = rest.iter().position(|byte| *byte == b':').unwrap_or(0);
-        let (value, text) = rest.split_at_checked(end).unwrap_or_default();
-        out(value);
-        let used = name.len().wrapping_add(end);
-        out(b"                        ".get(used..).unwrap_or_default());
-        out(text.get(1..).unwrap_or_default());
-        out(b"\n");
-    }
-}
 
 /// What a channel is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -309,11 +185,14 @@ impl Options {
     #[inline(never)]
     pub fn finish(&mut self) -> Result<(), Failed> {
         self.verbose = self.last(Name::Verbose) == Some(c"true");
-        self.max_request = self.bounded(Name::MaxRequest, REQUEST_BYTES_MIN, REQUEST_BYTES)?.unwrap_or(REQUEST_BYTES);
+        let form = packed!("--max-request must be a number from 1024 to 262144, not '%'");
+        let bytes = self.bounded(Name::MaxRequest, REQUEST_BYTES_MIN..=REQUEST_BYTES, form)?;
+        self.max_request = bytes.unwrap_or(REQUEST_BYTES);
         if FULL {
-            self.freeze_hook = self.last(Name::FsfreezeHook).map(|hook| if hook.is_empty() { HOOK } else { hook });
-            let seconds = self.bounded(Name::FreezeTimeout, 1, FREEZE_TIMEOUT_S)?;
-            self.freeze_timeout_s = seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(0);
+            self.freeze_hook = self.last(Name::FsfreezeHook).filter(|hook| !hook.is_empty());
+            let form = packed!("--freeze-timeout must be a number from 1 to 86400, not '%'");
+            let seconds = self.bounded(Name::FreezeTimeout, 1..=FREEZE_TIMEOUT_S, form)?.unwrap_or(0);
+            self.freeze_timeout_s = u32::try_from(seconds).unwrap_or(0);
         }
         let [mut method, ..] = METHODS.each_ref();
         // A path before the first method.
@@ -347,22 +226,15 @@ impl Options {
         Ok(())
     }
 
-    /// The number that an option was given, if it was, within its bounds.
+    /// The number that an option was given, if it was, within its bounds, or else with this to say about it.
     #[inline(never)]
-    fn bounded(&self, name: Name, least: usize, most: usize) -> Result<Option<usize>, Failed> {
+    fn bounded(&self, name: Name, bounds: RangeInclusive<usize>, form: &[u8]) -> Result<Option<usize>, Failed> {
         let Some(digits) = self.last(name) else {
             return Ok(None);
         };
         let digits = digits.to_bytes();
         let number = usize::try_from(text::number(digits, u64::MAX)).unwrap_or(0);
-        if (least..=most).contains(&number) {
-            return Ok(Some(number));
-        }
-        let row = ROWS.iter().find(|row| row.0 == name).map_or("", |row| row.1);
-        let [mut low, mut high] = [[0; 20]; 2];
-        let decimal = |number, space| text::decimal(u64::try_from(number).unwrap_or(0), 1, space);
-        let words = [split(row).1, decimal(least, &mut low), decimal(most, &mut high), digits];
-        Err(fail(packed!("--% must be a number from % to %, not '%'"), &words))
+        if bounds.contains(&number) { Ok(Some(number)) } else { Err(fail(form, &[digits])) }
     }
 
     /// Sockets that were passed to this process take the place of all channels.
@@ -384,36 +256,39 @@ impl Options {
     #[inline(never)]
     pub fn dump(&self, out: &mut dyn FnMut(&[u8])) {
         out(b"[general]\n");
-        for (option, row) in ROWS.iter().filter(|(option, _)| *option < Name::Config) {
-            let (_, name, rest) = split(row);
+        table::each(&mut |row| {
             let place = self.channels.first();
-            let value = match option {
+            let value = match row.option {
                 Name::Method => {
                     METHODS.iter().find(|row| place.is_some_and(|place| place.method == row.1)).map(|row| row.0)
                 }
                 Name::Path => place.map(|place| place.path.to_bytes()),
-                Name::FsfreezeHook if FULL => self.freeze_hook.map(CStr::to_bytes),
-                _ => self.last(*option).map(CStr::to_bytes),
+                option => self.last(option).map(CStr::to_bytes),
             };
-            let is_list = matches!(option, Name::BlockRpcs | Name::AllowRpcs);
-            if value.is_none() && !rest.starts_with(b":") && !is_list {
-                continue;
+            let value = match (value, row.option, row.value) {
+                (Some(value), ..) => value,
+                (None, Name::BlockRpcs | Name::AllowRpcs, _) => b"",
+                (None, _, Value::None) => b"false",
+                _ => return,
+            };
+            if row.option >= Name::Config {
+                return;
             }
             // The one key that is not the name of its option.
-            out(name.strip_suffix(b"ize").unwrap_or(name));
+            out(row.name.strip_suffix(b"ize").unwrap_or(row.name));
             out(b"=");
-            if is_list || *option == Name::IgnoreInterfaces {
+            if matches!(row.option, Name::BlockRpcs | Name::AllowRpcs | Name::IgnoreInterfaces) {
                 let mut separator: &[u8] = b"";
-                self.each_item(*option, &mut |item| {
+                self.each_item(row.option, &mut |item| {
                     out(separator);
                     escape(item, separator.is_empty(), out);
                     separator = b",";
                 });
             } else {
-                escape(value.unwrap_or(b"false"), true, out);
+                escape(value, true, out);
             }
             out(b"\n");
-        }
+        });
     }
 }
 
@@ -615,27 +490,5 @@ mod tests {
         ];
         let ours = "ignore-interfaces=veth*\nfreeze-timeout=60\nmax-request=4096\n";
         assert_eq!(dumped(&options(&[], &given).unwrap()), std::format!("{usual}{ours}"));
-    }
-
-    #[test]
-    fn every_row_has_a_name_of_its_own() {
-        for (option, row) in ROWS {
-            let (letter, name, _) = split(row);
-            assert_eq!(find(name, false).map(|found| found.0), Some(*option), "{row}");
-            if letter != b' ' {
-                assert_eq!(find(&[letter], true).map(|found| found.0), Some(*option), "{row}");
-            }
-        }
-        assert_eq!(find(b" ", true), None);
-        assert_eq!(find(b"", false), None);
-    }
-
-    #[test]
-    fn help_fits_on_a_terminal() {
-        let mut text = std::vec::Vec::new();
-        help(&mut |piece| text.extend_from_slice(piece));
-        let text = String::from_utf8(text).unwrap();
-        assert!(text.lines().all(|line| line.len() <= 112), "{text}");
-        assert_eq!(text.lines().count(), ROWS.len() + 3);
     }
 }

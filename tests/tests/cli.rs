@@ -62,7 +62,7 @@ fn limits_are_printed_with_what_happens_beyond_them() {
         assert!(bound.parse::<u64>().is_ok_and(|bound| bound > 0), "{row}");
         assert!(what.contains("; "), "{row}");
     }
-    assert!(text.contains("262144 bytes of a request"), "{text}");
+    assert!(text.contains("262144 bytes of a request (--max-request); a longer one is refused\n"), "{text}");
 }
 
 #[test]

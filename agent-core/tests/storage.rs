@@ -26,7 +26,7 @@ fn file_systems_have_their_disks_and_leave_out_what_is_not_known() {
         r#""total-bytes-privileged":18446744073709551615,"disk":["#,
         r#"{"pci-controller":{"domain":0,"bus":1,"slot":31,"function":7},"bus-type":"virtio","bus":0,"target":4,"#,
         r#""unit":5,"serial":"S/N","dev":"/dev/vda1"},"#,
-        r#"{"pci-controller":{"domain":-1,"bus":-1,"slot":-1,"function":-1},"bus-type":"unknown","bus":4294967295,"#,
+        r#"{"pci-controller":{"domain":-1,"bus":-1,"slot":-1,"function":-1},"bus-type":"unknown","bus":2147483647,"#,
         r#""target":0,"unit":0}]},"#,
         r#"{"name":"7:0","mountpoint":"/","type":"xfs","disk":[]}]}"#,
     );

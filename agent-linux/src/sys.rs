@@ -218,6 +218,12 @@ pub fn list(folder: BorrowedFd<'_>, path: &CStr, each: &mut dyn FnMut(BorrowedFd
     }
 }
 
+/// Some numbers as bytes, to be written and read by this program only.
+pub fn bytes_of(numbers: &mut [u64; 4]) -> &mut [u8] {
+    // SAFETY: all bytes of numbers are bytes, all bytes make numbers, and they are borrowed alike.
+    unsafe { core::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), size_of_val(numbers)) }
+}
+
 /// What can be asked of a mounted file system: the number for `ioctl(2)` in linux/fs.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OfFileSystem(u32);

@@ -1,6 +1,8 @@
 //! File systems: what they are, giving free blocks back, and holding still for a snapshot.
 
 use core::ffi::CStr;
+use core::iter::Zip;
+use core::slice::Iter;
 use core::task::Poll;
 
 use super::{Call, Failed, Result};
@@ -46,13 +48,13 @@ fn close(reply: &mut Reply<'_>, open: bool) {
 #[inline(never)]
 fn file_system(reply: &mut Reply<'_>, file_system: &FileSystem<'_>) {
     reply.open_object();
-    word(reply, "name", file_system.name);
-    word(reply, "mountpoint", file_system.mountpoint);
-    word(reply, "type", file_system.kind);
+    reply.string_member("name", file_system.name);
+    reply.string_member("mountpoint", file_system.mountpoint);
+    reply.string_member("type", file_system.kind);
     if let Some(usage) = file_system.usage {
-        bytes(reply, "used-bytes", usage.used);
-        bytes(reply, "total-bytes", usage.total);
-        bytes(reply, "total-bytes-privileged", usage.total_privileged);
+        reply.number_member("used-bytes", usage.used);
+        reply.number_member("total-bytes", usage.total);
+        reply.number_member("total-bytes-privileged", usage.total_privileged);
     }
     reply.key("disk");
     reply.open_list();
@@ -64,34 +66,25 @@ fn address(reply: &mut Reply<'_>, disk: &DiskAddress<'_>) {
     reply.open_object();
     reply.key("pci-controller");
     reply.open_object();
-    for (at, key) in ["domain", "bus", "slot", "function"].into_iter().enumerate() {
-        reply.key(key);
-        reply.integer(disk.pci.and_then(|pci| pci.get(at).copied()).map_or(-1, i64::from));
-    }
+    numbers(reply, ["domain", "bus", "slot", "function"].iter().zip(&disk.pci));
     reply.close_object();
-    word(reply, "bus-type", bus_type(disk.kind).as_bytes());
-    bytes(reply, "bus", u64::from(disk.bus));
-    bytes(reply, "target", u64::from(disk.target));
-    bytes(reply, "unit", u64::from(disk.unit));
-    word(reply, "serial", disk.serial);
-    word(reply, "dev", disk.device);
+    reply.string_member("bus-type", bus_type(disk.kind).as_bytes());
+    numbers(reply, ["bus", "target", "unit"].iter().zip(&[disk.bus, disk.target, disk.unit]));
+    for (key, word) in [("serial", disk.serial), ("dev", disk.device)] {
+        if !word.is_empty() {
+            reply.string_member(key, word);
+        }
+    }
     reply.close_object();
 }
 
-/// A member that is a word, unless that is empty.
+/// Members that are numbers.
 #[inline(never)]
-fn word(reply: &mut Reply<'_>, key: &'static str, word: &[u8]) {
-    if !word.is_empty() {
+fn numbers(reply: &mut Reply<'_>, members: Zip<Iter<'_, &'static str>, Iter<'_, i32>>) {
+    for (key, number) in members {
         reply.key(key);
-        reply.string(word);
+        reply.integer(i64::from(*number));
     }
-}
-
-/// A member that is a number.
-#[inline(never)]
-fn bytes(reply: &mut Reply<'_>, key: &'static str, number: u64) {
-    reply.key(key);
-    reply.unsigned(number);
 }
 
 /// `GuestDiskBusType`
@@ -199,11 +192,11 @@ pub(super) fn trimmed<G: Guest>(call: &mut Call<'_, G>, job: Job) -> Poll<Result
 #[inline(never)]
 fn result(reply: &mut Reply<'_>, path: &[u8], trimmed: Trimmed) {
     reply.open_object();
-    word(reply, "path", path);
+    reply.string_member("path", path);
     let (what, errno) = match trimmed {
         Trimmed::Bytes(trimmed, minimum) => {
-            bytes(reply, "trimmed", trimmed);
-            bytes(reply, "minimum", minimum);
+            reply.number_member("trimmed", trimmed);
+            reply.number_member("minimum", minimum);
             return reply.close_object();
         }
         Trimmed::Unsupported => (packed!("trim not supported"), None),

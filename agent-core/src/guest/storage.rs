@@ -33,7 +33,7 @@ pub struct Usage {
 }
 
 /// What a disk is plugged into (QAPI `GuestDiskBusType`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bus {
     /// Parallel ATA.
     Ide,
@@ -48,27 +48,32 @@ pub enum Bus {
     /// NVM Express.
     Nvme,
     /// Something else.
-    #[default]
     Unknown,
 }
 
 /// A disk under a file system, by its place in the machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskAddress<'a> {
-    /// Domain, bus, slot and function of its PCI controller, if it has one.
-    pub pci: Option<[u32; 4]>,
+    /// Domain, bus, slot and function of its PCI controller; all -1 if it has none.
+    pub pci: [i32; 4],
     /// What it is plugged into.
     pub kind: Bus,
     /// Its bus there, counted from 0.
-    pub bus: u32,
+    pub bus: i32,
     /// Its target there.
-    pub target: u32,
+    pub target: i32,
     /// Its unit there.
-    pub unit: u32,
+    pub unit: i32,
     /// Its serial number; empty if it is not known.
     pub serial: &'a [u8],
     /// The path of its device, or of the partition; empty if it is not known.
     pub device: &'a [u8],
+}
+
+impl DiskAddress<'_> {
+    /// Nothing is known of it.
+    pub const UNKNOWN: Self =
+        DiskAddress { pci: [-1; 4], kind: Bus::Unknown, bus: 0, target: 0, unit: 0, serial: b"", device: b"" };
 }
 
 /// One step of a walk over the file systems.

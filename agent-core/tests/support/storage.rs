@@ -35,7 +35,7 @@ pub const STEPS: [Step<'static>; 4] = [
         usage: Some(Usage { used: 1, total: 2, total_privileged: u64::MAX }),
     }),
     Step::Disk(DiskAddress {
-        pci: Some([0, 1, 31, 7]),
+        pci: [0, 1, 31, 7],
         kind: Bus::Virtio,
         bus: 0,
         target: 4,
@@ -44,9 +44,9 @@ pub const STEPS: [Step<'static>; 4] = [
         device: b"/dev/vda1",
     }),
     Step::Disk(DiskAddress {
-        pci: None,
+        pci: [-1; 4],
         kind: Bus::Unknown,
-        bus: u32::MAX,
+        bus: i32::MAX,
         target: 0,
         unit: 0,
         serial: b"",

@@ -67,6 +67,11 @@ impl Node {
         self.path.get(..self.length).unwrap_or_default()
     }
 
+    /// Is it made of a file, or a part of such a device?
+    pub fn is_loop(&self) -> bool {
+        self.path().starts_with(b"../../devices/virtual/block/loop")
+    }
+
     /// The kernel's name of it.
     pub fn name(&self) -> &[u8] {
         base_name(self.path())
@@ -88,7 +93,7 @@ impl Node {
             });
             return;
         }
-        let mut disk = DiskAddress::default();
+        let mut disk = DiskAddress::UNKNOWN;
         self.place(&mut disk);
 
         let folder = self.folder.as_fd();
@@ -138,7 +143,7 @@ impl Node {
                 if let Some((_, bus)) = DRIVERS.iter().find(|(name, _)| *name == driver) {
                     let [_, _, target, unit] = scsi.unwrap_or_default();
                     let numbered = host.unwrap_or_default();
-                    (disk.pci, disk.kind, disk.bus, disk.target) = (Some(pci), *bus, 0, 0);
+                    (disk.pci, disk.kind, disk.bus, disk.target) = (pci, *bus, 0, 0);
                     match bus {
                         Bus::Ide => (disk.bus, disk.unit) = (numbered, target),
                         Bus::Sata => disk.unit = numbered,
@@ -156,12 +161,12 @@ impl Node {
 
 /// How many in this folder are of the same kind (`ata3`, `host0`) and have a lower number.
 #[inline(never)]
-fn index(folder: BorrowedFd<'_>, path: &CStr, name: &[u8]) -> u32 {
+fn index(folder: BorrowedFd<'_>, path: &CStr, name: &[u8]) -> i32 {
     let (kind, number) = split_number(name);
-    let mut lower = 0_u32;
+    let mut lower = 0_i32;
     sys::list(folder, path, &mut |_, name| {
         let (other, other_number) = split_number(name.to_bytes());
-        lower = lower.wrapping_add(u32::from(other == kind && other_number < number));
+        lower = lower.wrapping_add(i32::from(other == kind && other_number < number));
     });
     lower
 }
@@ -174,7 +179,7 @@ fn up(path: &CStr, levels: usize) -> &CStr {
 
 /// A name and the number behind it.
 #[inline(never)]
-fn split_number(name: &[u8]) -> (&[u8], Option<u32>) {
+fn split_number(name: &[u8]) -> (&[u8], Option<i32>) {
     let letters = name.iter().position(u8::is_ascii_digit).unwrap_or(name.len());
     let (name, digits) = name.split_at_checked(letters).unwrap_or_default();
     (name, number(digits, 10))
@@ -182,7 +187,7 @@ fn split_number(name: &[u8]) -> (&[u8], Option<u32>) {
 
 /// Four numbers with `:` or `.` between them: `0000:00:1f.2`, `2:0:0:5`.
 #[inline(never)]
-fn numbers(text: &[u8], base: u32) -> Option<[u32; 4]> {
+fn numbers(text: &[u8], base: u32) -> Option<[i32; 4]> {
     let mut all = [0; 4];
     let mut parts = text.split(|byte| matches!(byte, b':' | b'.'));
     for place in &mut all {
@@ -193,12 +198,12 @@ fn numbers(text: &[u8], base: u32) -> Option<[u32; 4]> {
 
 /// A number, all of it.
 #[inline(never)]
-fn number(text: &[u8], base: u32) -> Option<u32> {
+fn number(text: &[u8], base: u32) -> Option<i32> {
     let mut value = 0_u32;
     for byte in text {
         value = value.wrapping_mul(base).wrapping_add(char::from(*byte).to_digit(base)?);
     }
-    (!text.is_empty()).then_some(value)
+    i32::try_from(value).ok().filter(|_| !text.is_empty())
 }
 
 fn base_name(path: &[u8]) -> &[u8] {
@@ -216,7 +221,7 @@ fn named<'b>(before: &[u8], name: &[u8], path: &'b mut [u8; 64]) -> &'b CStr {
 
 /// The text at the front of a file, without blanks behind it; empty if it cannot be read.
 #[inline(never)]
-pub fn text<'b>(folder: BorrowedFd<'_>, name: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {
+fn text<'b>(folder: BorrowedFd<'_>, name: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {
     let opened = sys::open(folder, name, OFlags::RDONLY);
     let length = opened.and_then(|file| read(&file, &mut *buffer)).unwrap_or(0);
     buffer.get(..length).unwrap_or_default().trim_ascii_end()
@@ -284,7 +289,8 @@ mod tests {
             let mut all = Vec::new();
             let node = Node::find(root.as_fd(), number.as_bytes()).unwrap();
             node.disks(root.as_fd(), number.as_bytes(), 0, &mut |disk| {
-                let pci = disk.pci.map_or("-".into(), |[a, b, c, d]| format!("{a:04x}:{b:02x}:{c:02x}.{d}"));
+                let [a, b, c, d] = disk.pci;
+                let pci = if disk.pci == [-1; 4] { "-".into() } else { format!("{a:04x}:{b:02x}:{c:02x}.{d}") };
                 let [serial, device] = [disk.serial, disk.device].map(|text| str::from_utf8(text).unwrap());
                 let kind = format!("{:?}", disk.kind);
                 all.push(format!("{pci} {kind} {} {} {} '{serial}' {device}", disk.bus, disk.target, disk.unit));

@@ -12,15 +12,15 @@ use core::task::Poll;
 use agent_core::guest::{Errno, Freeze, FreezeError, Job};
 use linux_raw_sys::errno;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Access, AtFlags, CWD, FileType, OFlags, accessat, stat, statat, unlinkat};
-use rustix::io::{Errno as Error, pread, pwrite};
+use rustix::fs::{Access, AtFlags, CWD, FileType, OFlags, accessat, statat, unlinkat};
+use rustix::io::{read, write};
 use rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
 use rustix::thread::{Timespec, nanosleep};
 
 use super::LinuxGuest;
-use super::disk_address::text;
-use super::job::{DETAILS, KILLED, Report, run};
-use super::mounts::{Device, Mount, Mounts, Order, device};
+use super::disk_address::Node;
+use super::job::{Jobs, KILLED, Report, run};
+use super::mounts::{Mount, Mounts, Order, Refusal};
 use crate::channel::{NEVER, after_ms};
 use crate::log::{self, is_muted, mute, say};
 use crate::state::State;
@@ -32,8 +32,9 @@ pub const ABLE: bool = cfg!(feature = "storage");
 /// The file that says so.
 const MARK: &CStr = c"qga.state.isfrozen";
 
-/// Images of file systems on file systems, at most: the kernel allows few.
-const LEVELS: u8 = 4;
+/// Errors of a freeze that are none.
+const EOPNOTSUPP: Errno = sys::errno_of(errno::EOPNOTSUPP);
+const EBUSY: Errno = sys::errno_of(errno::EBUSY);
 
 /// Thaws of one file system, at most: it may be frozen several times.
 const THAWS: u32 = 1000;
@@ -79,6 +80,18 @@ struct Work {
 impl Work {
     /// No job has the number 0.
     const NONE: Self = Work { job: Job(0), report: Some(KILLED) };
+
+    /// Its report, and what else it has to say, when it has just ended.
+    #[inline(never)]
+    fn collect(&mut self, jobs: &mut Jobs) -> Option<(Report, OwnedFd)> {
+        match jobs.take(self.job) {
+            Poll::Ready((report, file)) => {
+                self.report = Some(report);
+                Some((report, file))
+            }
+            Poll::Pending => None,
+        }
+    }
 
     /// How this job ended, if it has. One that is forgotten counts as killed.
     fn result(&self, job: Job) -> Poll<Result<u32, FreezeError>> {
@@ -161,8 +174,7 @@ impl LinuxGuest {
     #[inline(never)]
     pub(super) fn settle(&mut self) {
         let freezer = &mut self.freezer;
-        if let (None, Poll::Ready((report, file))) = (freezer.thaw.report, self.jobs.take(freezer.thaw.job)) {
-            freezer.thaw.report = Some(report);
+        if let Some((report, file)) = freezer.thaw.collect(&mut self.jobs) {
             freezer.file = Some(file);
             // Otherwise all is as it was, and the next attempt may succeed.
             if report <= COUNT || matches!(kind(report), HOOK_MISSING | HOOK_FAILED) {
@@ -170,16 +182,15 @@ impl LinuxGuest {
             }
         }
         let freezer = &mut self.freezer;
-        if let (None, Poll::Ready((report, file))) = (freezer.freeze.report, self.jobs.take(freezer.freeze.job)) {
-            freezer.freeze.report = Some(report);
+        if let Some((report, file)) = freezer.freeze.collect(&mut self.jobs)
             // Unless there is a thaw, which knows better.
-            if freezer.thaw.report.is_some() {
-                freezer.file = Some(file);
-                if report == KILLED {
-                    self.thaw_unasked();
-                } else if report == 0 || report > COUNT {
-                    self.set_frozen(false);
-                }
+            && freezer.thaw.report.is_some()
+        {
+            freezer.file = Some(file);
+            if report == KILLED {
+                self.thaw_unasked();
+            } else if report == 0 || report > COUNT {
+                self.set_frozen(false);
             }
         }
     }
@@ -250,8 +261,8 @@ impl Freeze for LinuxGuest {
     }
 
     fn culprit(&mut self) -> &[u8] {
-        let read = |file| pread(file, &mut self.buffers.0, DETAILS).ok();
-        let length = self.freezer.file.as_ref().and_then(read).unwrap_or(0);
+        let read = |file| read(file, &mut self.buffers.0).ok();
+        let length = self.freezer.file.take().and_then(read).unwrap_or(0);
         self.buffers.0.get(..length).unwrap_or_default()
     }
 }
@@ -279,35 +290,31 @@ impl Site<'_> {
         if report != 0 {
             return report;
         }
-        let (root, mounts) = match open(self.root) {
-            Ok(open) => open,
+        let mut mounts = match Mounts::read(self.root) {
+            Ok(mounts) => mounts,
             Err(Errno(error)) => return failure(MOUNTS, error),
         };
         // What happens from here on must be known to the agent's next life.
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let _ = self.state.folder().and_then(|folder| sys::open(folder.as_fd(), MARK, flags));
-        // An image before the file system that it lies on, which it is written to.
-        for level in (0..=LEVELS).rev() {
-            mounts.walk(Order::Reverse, &mut |mount| {
-                if report > COUNT || !wanted(mount.point) || level_of(root.as_fd(), mount) != level {
+        // What lies in an image is written to the file system with the image: that comes last.
+        for images in [true, false] {
+            mounts.walk(Order::Reverse, &mut |root, mount| {
+                if report > COUNT || !wanted(mount.point) || is_image(root, mount) != images {
                     return;
                 }
-                let frozen = match mount.open() {
-                    Ok(folder) => {
-                        let frozen = sys::ask_file_system(&folder, OfFileSystem::FREEZE, &mut [0; 3]);
-                        frozen.map_err(|error| (FREEZE, error))
+                let (kind, Errno(error)) = match mount.ask(OfFileSystem::FREEZE, &mut [0; 3]) {
+                    Ok(()) => {
+                        report = report.wrapping_add(1);
+                        return;
                     }
-                    Err(error) => Err((OPEN, error)),
-                };
-                match frozen {
-                    Ok(()) => report = report.wrapping_add(1),
                     // It cannot be frozen, or is already.
-                    Err((FREEZE, Error::OPNOTSUPP | Error::BUSY)) => {}
-                    Err((kind, error)) => {
-                        tell(mount.point.to_bytes());
-                        report = failure(kind, sys::errno(error).0);
-                    }
-                }
+                    Err(Refusal::Failed(EOPNOTSUPP | EBUSY)) => return,
+                    Err(Refusal::Failed(error)) => (FREEZE, error),
+                    Err(Refusal::NotOpened(error)) => (OPEN, error),
+                };
+                tell(mount.point.to_bytes());
+                report = failure(kind, error);
             });
         }
         if report > COUNT {
@@ -378,18 +385,16 @@ fn is_marked(folder: &OwnedFd) -> bool {
     })
 }
 
-/// Thaws every file system, the ones below images first. How many were frozen.
+/// Thaws every file system, those in images last. How many were frozen.
 #[inline(never)]
 fn thaw_all(root: &CStr) -> Result<u32, Errno> {
-    let (root, mounts) = open(root)?;
+    let mut mounts = Mounts::read(root)?;
     let mut count = 0_u32;
-    for level in 0..=LEVELS {
-        mounts.walk(Order::Mounted, &mut |mount| {
-            if level_of(root.as_fd(), mount) == level
-                && let Ok(folder) = mount.open()
-            {
+    for images in [false, true] {
+        mounts.walk(Order::Mounted, &mut |root, mount| {
+            if is_image(root, mount) == images {
                 // As often as it was frozen.
-                let thaw = |_: &u32| sys::ask_file_system(&folder, OfFileSystem::THAW, &mut [0; 3]).is_ok();
+                let thaw = |_: &u32| mount.ask(OfFileSystem::THAW, &mut [0; 3]).is_ok();
                 count = count.wrapping_add(u32::from((0..THAWS).take_while(thaw).count() > 0));
             }
         });
@@ -397,44 +402,14 @@ fn thaw_all(root: &CStr) -> Result<u32, Errno> {
     Ok(count)
 }
 
-/// The root, and what is mounted.
-fn open(root: &CStr) -> Result<(OwnedFd, Mounts), Errno> {
-    let root = sys::open(CWD, root, OFlags::PATH).map_err(sys::errno)?;
-    let mounts = Mounts::read(root.as_fd())?;
-    Ok((root, mounts))
-}
-
-/// How many file systems are below this one because it lies in an image: 0 if it lies on a disk. What a loop device
-/// writes waits while the file system with its image is frozen.
+/// Does it lie in a file of another file system? What a loop device writes waits while that one is frozen.
 #[inline(never)]
-fn level_of(root: BorrowedFd<'_>, mount: &Mount<'_>) -> u8 {
-    let mut below = Device::from_slice(mount.device.to_bytes()).unwrap_or_default();
-    for level in 0..LEVELS {
-        let mut image = [0; 1024];
-        let mut path = [0; sys::PATH];
-        let name = sys::join(&mut path, &[b"sys/dev/block/", &below]);
-        let Ok(folder) = sys::open(root, name, OFlags::PATH) else {
-            return level;
-        };
-        // Of the device, or of the one it is a part of.
-        if text(folder.as_fd(), c"loop/backing_file", &mut image).is_empty()
-            && text(folder.as_fd(), c"../loop/backing_file", &mut image).is_empty()
-        {
-            return level;
-        }
-        if let Some(end) = image.iter_mut().find(|byte| **byte == b'\n') {
-            *end = 0;
-        }
-        match stat(CStr::from_bytes_until_nul(&image).unwrap_or_default()) {
-            Ok(found) => below = device(found.st_dev),
-            Err(_) => below.clear(),
-        }
-    }
-    LEVELS
+fn is_image(root: BorrowedFd<'_>, mount: &Mount<'_>) -> bool {
+    Node::find(root, mount.device).is_some_and(|node| node.is_loop())
 }
 
 fn write_details(file: &OwnedFd, about: &[u8]) {
-    let _ = pwrite(file, about, DETAILS);
+    let _ = write(file, about);
 }
 
 fn failure(kind: u8, number: u16) -> Report {

@@ -4,29 +4,24 @@
 //! agent waiting.
 
 use agent_core::guest::{Errno, FileSystem, FileSystems, Step, Usage};
-use rustix::fd::AsFd;
-use rustix::fs::{CWD, OFlags, statfs};
+use rustix::fs::statfs;
 
 use super::LinuxGuest;
 use super::disk_address::Node;
 use super::mounts::{Mount, Mounts, Order};
-use crate::sys;
 
 impl FileSystems for LinuxGuest {
     fn file_systems(&mut self, each: &mut dyn FnMut(&Step<'_>)) -> Result<(), Errno> {
-        let root = sys::open(CWD, self.root, OFlags::PATH).map_err(sys::errno)?;
-        let root = root.as_fd();
-        Mounts::read(root)?.walk(Order::Reverse, &mut |mount| {
-            let device = mount.device.to_bytes();
-            let node = Node::find(root, device);
+        Mounts::read(self.root)?.walk(Order::Reverse, &mut |root, mount| {
+            let node = Node::find(root, mount.device);
             each(&Step::FileSystem(FileSystem {
-                name: node.as_ref().map_or(device, Node::name),
+                name: node.as_ref().map_or(mount.device, Node::name),
                 mountpoint: mount.point.to_bytes(),
-                kind: mount.kind.to_bytes(),
+                kind: mount.kind,
                 usage: usage(mount),
             }));
             if let Some(node) = node {
-                node.disks(root, device, 0, &mut |disk| each(&Step::Disk(*disk)));
+                node.disks(root, mount.device, 0, &mut |disk| each(&Step::Disk(*disk)));
             }
         });
         Ok(())

@@ -10,8 +10,8 @@ use core::task::Poll;
 use agent_core::guest::{Errno, Job};
 use linux_raw_sys::errno;
 use rustix::fd::{AsRawFd, IntoRawFd, OwnedFd};
-use rustix::fs::{CWD, MemfdFlags, OFlags, memfd_create};
-use rustix::io::{pread, pwrite};
+use rustix::fs::{CWD, MemfdFlags, OFlags, SeekFrom, memfd_create, seek};
+use rustix::io::{pwrite, read, write};
 use rustix::process::{Pid, setsid};
 
 use crate::sys::{self, SignalSet};
@@ -34,9 +34,6 @@ pub struct Jobs {
     slots: [Slot; CAPACITY],
 }
 
-/// Where in the file of a job its details may begin.
-pub const DETAILS: u64 = 8;
-
 /// Free if there is neither a worker nor a file.
 struct Slot {
     /// The number of the job.
@@ -56,7 +53,7 @@ impl Jobs {
         self.start_telling(&mut |_| work())
     }
 
-    /// The same for one that may have more to say: it writes that to the file, from [`DETAILS`] on.
+    /// The same for one that may have more to say: it writes that to the file, and it is read from there.
     pub fn start_telling(&mut self, work: &mut dyn FnMut(&OwnedFd) -> Report) -> Result<Job, Errno> {
         let slot = self.slots.iter_mut().find(|slot| slot.worker == 0 && slot.file.is_none()).ok_or(EAGAIN)?;
         let file = memfd_create(c"nanoga-job", MemfdFlags::CLOEXEC).map_err(sys::errno)?;
@@ -83,9 +80,10 @@ impl Jobs {
             && slot.worker == 0
             && let Some(file) = slot.file.take()
         {
+            // All of it or nothing, as it was written. What is behind it can be read now.
             let mut report = KILLED.to_ne_bytes();
-            // All of it or nothing, as it was written.
-            let _ = pread(&file, report.as_mut_slice(), 0);
+            let _ = seek(&file, SeekFrom::Start(0));
+            let _ = read(&file, report.as_mut_slice());
             return Poll::Ready((Report::from_ne_bytes(report), file));
         }
         Poll::Pending
@@ -149,7 +147,10 @@ fn be_worker(file: &OwnedFd, work: &mut dyn FnMut(&OwnedFd) -> Report) -> ! {
     for _ in 0..3 {
         let _ = sys::open_inheritable(CWD, c"/dev/null", OFlags::RDWR).map(OwnedFd::into_raw_fd);
     }
-    let _ = pwrite(file, &work(file).to_ne_bytes(), 0);
+    // The report stands first, and is known last.
+    let _ = write(file, &KILLED.to_ne_bytes());
+    let report = work(file);
+    let _ = pwrite(file, &report.to_ne_bytes(), 0);
     sys::exit(0)
 }
 

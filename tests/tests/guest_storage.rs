@@ -1,5 +1,6 @@
-//! File systems that hold still, in guests: what is frozen cannot be written to, and whatever happens to the agent, it is
-//! thawed in the end. Never on this machine: everything here would stand still.
+//! File systems in guests: what is said of them, what is trimmed, and how they hold still: what is frozen cannot be
+//! written to, and whatever happens to the agent, it is thawed in the end. Never on this machine: all of it would stand
+//! still.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -246,4 +247,56 @@ fn two_hosts(dir: &Path, args: &str) -> (Guest, Client, Client) {
     let mut other = guest.host("isa").unwrap();
     other.patience = PATIENCE;
     (guest, host, other)
+}
+
+#[test]
+fn file_systems_are_named_from_the_last_to_the_first_with_the_disks_below() {
+    let dir = TempDir::new().unwrap();
+    let (mut guest, mut host, _) = guest(dir.path(), "");
+    let found = host.ask("guest-get-fsinfo").unwrap();
+    let places: Vec<_> = found.as_array().unwrap().iter().map(|one| (&one["mountpoint"], &one["name"])).collect();
+    assert_eq!(json!(places), json!([["/loop", "loop0"], ["/b", "vdb"], ["/a", "vda"]]));
+    assert_eq!(found[0]["disk"], json!([]), "a file is no disk");
+    for (at, name) in [(1, "b"), (2, "a")] {
+        let (info, path) = (&found[at], format!("/{name}"));
+        assert_eq!((&info["type"], &info["disk"][0]["bus-type"]), (&json!("ext4"), &json!("virtio")));
+        assert_eq!(info["disk"][0]["serial"], name);
+        assert_eq!(info["disk"][0]["dev"], format!("/dev/vd{name}"));
+        let slot =
+            guest.sh(&format!("readlink -f /sys/block/vd{name} | grep -oE '0000:00:[0-9a-f]+' | cut -d: -f3")).unwrap();
+        let slot = i64::from_str_radix(slot.trim(), 16).unwrap();
+        let pci = json!({ "domain": 0, "bus": 0, "slot": slot, "function": 0 });
+        assert_eq!(info["disk"][0]["pci-controller"], pci);
+        // Blocks in all, free, and free for users; their size.
+        let usage = guest.sh(&format!("stat -f -c '%b %f %a %S' {path}")).unwrap();
+        let usage: Vec<u64> = usage.split_whitespace().map(|number| number.parse().unwrap()).collect();
+        let [all, free, available, size] = usage[..] else { panic!("{usage:?}") };
+        assert_eq!(info["total-bytes-privileged"], all * size);
+        assert_eq!(info["used-bytes"], (all - free) * size);
+        assert_eq!(info["total-bytes"], (all - free + available) * size);
+    }
+}
+
+#[test]
+fn a_trim_gives_blocks_back_and_says_how_many() {
+    let dir = TempDir::new().unwrap();
+    let (mut guest, mut host, _) = guest(dir.path(), "");
+    guest.sh("dd if=/dev/urandom of=/b/full bs=1M count=8 2>/dev/null; sync; rm /b/full; sync").unwrap();
+    let blocks = || std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(dir.path().join("b")).unwrap());
+    let before = blocks();
+    assert!(before > 8 << 11, "the image is sparse: {before}");
+    let trimmed = host.ask("guest-fstrim").unwrap();
+    let paths = trimmed["paths"].as_array().unwrap();
+    assert_eq!(json!(paths.iter().map(|one| &one["path"]).collect::<Vec<_>>()), json!(["/loop", "/b", "/a"]));
+    for one in paths {
+        assert!(one["trimmed"].as_u64().unwrap() > 0 && one["minimum"].is_u64(), "{trimmed}");
+    }
+    assert!(blocks() + (8 << 11) <= before, "{before} blocks became {}", blocks());
+
+    // No free extent is that large. What the kernel has trimmed it does not trim again.
+    let request = json!({ "execute": "guest-fstrim", "arguments": { "minimum": 1_u64 << 40 } });
+    for one in host.call(&request).unwrap()["return"]["paths"].as_array().unwrap() {
+        let error = one["error"].as_str().unwrap_or_default();
+        assert!(one["trimmed"] == 0 || error == "failed to trim: Invalid argument", "{one}");
+    }
 }

@@ -142,7 +142,7 @@ impl Side {
         let mut reply: Value = serde_json::from_str(&reply.to_string().replace(&self.dir, "@DIR@"))?;
         for output in ["out-data", "err-data"] {
             if let Some(Value::String(data)) = reply.pointer_mut(&format!("/return/{output}")) {
-                let text = String::from_utf8(base64_decode(data));
+                let text = String::from_utf8(base64_decode(&*data));
                 *data = text.map_or(data.clone(), |text| text.replace(&self.dir, "@DIR@"));
             }
         }

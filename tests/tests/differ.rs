@@ -234,7 +234,7 @@ fn programs_are_run() {
         json!({ "path": "cat", "input-data": "", "capture-output": true }),
         json!({ "path": "cat", "input-data": "!", "capture-output": true }),
         json!({ "path": "cat", "capture-output": true }),
-        json!({ "path": "true", "input-data": base64_encode(&[b'x'; 100_000]) }),
+        json!({ "path": "true", "input-data": base64_encode([b'x'; 100_000]) }),
         json!({ "path": "sh", "arg": ["-c", "ls -l /proc/self/fd | grep -c /"], "capture-output": true }),
         json!({ "path": "grep", "arg": ["^Sig[BC]", "/proc/self/status"], "capture-output": true }),
         json!({ "path": "seq", "arg": ["100000"], "capture-output": true }),

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nanoga_tests::agent::{Agent, Bounds, bounded};
-use nanoga_tests::client::{Client, error_text};
+use nanoga_tests::client::{Client, base64_decode, base64_encode, error_text};
 use nanoga_tests::{paths, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -67,7 +67,7 @@ impl Pair {
             Ok((reply["return"]["exited"] == true).then(|| reply["return"].clone()))
         })
         .unwrap();
-        let data = |name: &str| plain(status[name].as_str().unwrap_or_default());
+        let data = |name: &str| base64_decode(status[name].as_str().unwrap_or_default());
         Ended { out: data("out-data"), errors: data("err-data"), status }
     }
 
@@ -82,16 +82,6 @@ impl Pair {
     fn shell(&mut self, line: &str) -> Ended {
         self.run(json!({ "path": "/bin/sh", "arg": ["-c", line], "capture-output": true }))
     }
-}
-
-fn base64(bytes: &[u8]) -> String {
-    use base64::Engine;
-    base64::prelude::BASE64_STANDARD.encode(bytes)
-}
-
-fn plain(text: &str) -> Vec<u8> {
-    use base64::Engine;
-    base64::prelude::BASE64_STANDARD.decode(text).unwrap()
 }
 
 /// The process ids of the children of a process, dead ones included.
@@ -281,7 +271,7 @@ fn input_data_is_read_to_its_end() {
     let mut pair = Pair::new();
     for length in [0, 1, 4096, 70_000, 180_000] {
         let bytes: Vec<u8> = (0..length).map(|n: u32| (n ^ n >> 8) as u8).collect();
-        let ended = pair.run(json!({ "path": "cat", "input-data": base64(&bytes), "capture-output": true }));
+        let ended = pair.run(json!({ "path": "cat", "input-data": base64_encode(&bytes), "capture-output": true }));
         assert!(ended.out == bytes, "{length}");
     }
     // Padding in the middle makes small pieces of it.
@@ -299,7 +289,7 @@ fn input_data_is_read_to_its_end() {
 #[test]
 fn input_that_nobody_reads_holds_nobody_up() {
     let mut pair = Pair::new();
-    let text = base64(&vec![7; 180_000]);
+    let text = base64_encode(&vec![7; 180_000]);
     let start = Instant::now();
     let pids: Vec<i64> =
         (0..8).map(|_| pair.start(json!({ "path": "sleep", "arg": ["60"], "input-data": text }))).collect();
@@ -488,7 +478,7 @@ fn a_program_that_writes_without_end_is_cut_and_holds_nobody_up() {
         .trim()
         .parse()
         .unwrap();
-    let out = plain(ended["out-data"].as_str().unwrap());
+    let out = base64_decode(ended["out-data"].as_str().unwrap());
     assert!(out.chunks_exact(2).all(|line| line == b"y\n"));
     assert_eq!(ended["out-truncated"], true);
     if memory > 1 << 20 {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use nanoga_tests::agent::{Agent, Bounds, bounded};
-use nanoga_tests::client::{Client, error_text};
+use nanoga_tests::client::{Client, base64_decode, base64_encode, error_text};
 use nanoga_tests::paths;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
@@ -51,27 +51,17 @@ impl Pair {
 
     #[track_caller]
     fn write(&mut self, handle: i64, bytes: &[u8]) {
-        let reply = self.done("write", json!({ "handle": handle, "buf-b64": base64(bytes) }));
+        let reply = self.done("write", json!({ "handle": handle, "buf-b64": base64_encode(bytes) }));
         assert_eq!(reply, json!({ "count": bytes.len(), "eof": false }));
     }
 
     #[track_caller]
     fn read(&mut self, handle: i64, count: usize) -> (Vec<u8>, bool) {
         let reply = self.done("read", json!({ "handle": handle, "count": count }));
-        let bytes = plain(reply["buf-b64"].as_str().unwrap());
+        let bytes = base64_decode(reply["buf-b64"].as_str().unwrap());
         assert_eq!(reply["count"], bytes.len());
         (bytes, reply["eof"].as_bool().unwrap())
     }
-}
-
-fn base64(bytes: &[u8]) -> String {
-    use base64::Engine;
-    base64::prelude::BASE64_STANDARD.encode(bytes)
-}
-
-fn plain(text: &str) -> Vec<u8> {
-    use base64::Engine;
-    base64::prelude::BASE64_STANDARD.decode(text).unwrap()
 }
 
 fn noise(length: usize) -> Vec<u8> {
@@ -302,7 +292,7 @@ fn a_pipe_without_a_partner_holds_nobody_up() {
     // Into one that is full: as much as it takes, then an error.
     let reader = pair.open(&path, "r");
     let writer = pair.open(&path, "w");
-    let text = base64(&[7; 150_000]);
+    let text = base64_encode(&[7; 150_000]);
     let written = pair.done("write", json!({ "handle": writer, "buf-b64": text }));
     let written = written["count"].as_u64().unwrap() as usize;
     assert!((4096..150_000).contains(&written), "{written}");
@@ -347,7 +337,7 @@ fn proxmox_reads_and_writes_a_file_its_way() {
 
     let (path, bytes) = (agent.file("config"), noise(60 << 10));
     let handle = command("open", json!({ "path": path, "mode": "wb" }));
-    let written = command("write", json!({ "handle": handle, "buf-b64": base64(&bytes) }));
+    let written = command("write", json!({ "handle": handle, "buf-b64": base64_encode(&bytes) }));
     assert_eq!(written["count"], bytes.len());
     command("close", json!({ "handle": handle }));
     assert!(fs::read(&path).unwrap() == bytes);
@@ -359,7 +349,7 @@ fn proxmox_reads_and_writes_a_file_its_way() {
     let mut got = Vec::new();
     loop {
         let part = command("read", json!({ "handle": handle, "count": 1 << 20 }));
-        got.extend(plain(part["buf-b64"].as_str().unwrap()));
+        got.extend(base64_decode(part["buf-b64"].as_str().unwrap()));
         if part["eof"] == true {
             break;
         }

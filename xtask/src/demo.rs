@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use nanoga_tests::agent::Agent;
-use nanoga_tests::client::Client;
+use nanoga_tests::client::{Client, base64_decode};
 use nanoga_tests::guest::Guest;
 use nanoga_tests::qemu::{Board, Machine, accelerator};
-use nanoga_tests::random;
+use nanoga_tests::{random, wait_for};
 use serde_json::{Value, json};
 use xshell::{Shell, cmd};
 
@@ -39,9 +39,11 @@ pub fn here(sh: &Shell, verbose: bool) -> Result<()> {
     hello(&mut host)?;
     info(&mut host)?;
     interfaces(&mut host, verbose)?;
+    system(&mut host)?;
+    program(&mut host)?;
     say(
         "That was the conversation a host has with a guest, with this machine as the guest: the channel brought in step, \
-         the commands, the interfaces.",
+         the commands, the interfaces, the system and a program that was run in it.",
     )?;
     show(
         "Next: `cargo xtask demo --vm` has it with a guest under QEMU and puts that to sleep; `cargo xtask test` checks \
@@ -65,6 +67,8 @@ pub fn in_guest(sh: &Shell, verbose: bool) -> Result<()> {
     hello(&mut host)?;
     info(&mut host)?;
     interfaces(&mut host, verbose)?;
+    system(&mut host)?;
+    program(&mut host)?;
 
     say("Now the guest shall sleep to RAM. Success sends nothing: QEMU tells.")?;
     let request = json!({ "execute": "guest-suspend-ram" });
@@ -136,11 +140,37 @@ fn interfaces(host: &mut Client, verbose: bool) -> Result<()> {
     table(&reply["return"])
 }
 
+fn system(host: &mut Client) -> Result<()> {
+    say("What system is it?")?;
+    let (reply, took) = ask(host, "guest-get-osinfo")?;
+    received(&lines(&reply), took)
+}
+
+/// A program that has no effect on this machine.
+fn program(host: &mut Client) -> Result<()> {
+    say("It shall run a program. The output comes in base64 when it has ended.")?;
+    let arguments = json!({ "path": "uname", "arg": ["-srm"], "capture-output": true });
+    let (started, took) = request(host, &json!({ "execute": "guest-exec", "arguments": arguments }))?;
+    received(&started.to_string(), took)?;
+    let ask = json!({ "execute": "guest-exec-status", "arguments": { "pid": started["return"]["pid"] } });
+    let ended = wait_for("the program to end", Duration::from_secs(20), || {
+        let (reply, took) = request(host, &ask)?;
+        Ok((reply["return"]["exited"] != false).then_some((reply, took)))
+    });
+    let (reply, took) = ended?;
+    received(&lines(&reply), took)?;
+    let output = base64_decode(reply["return"]["out-data"].as_str().unwrap_or_default());
+    show(&format!("    That is: {}", String::from_utf8_lossy(&output).trim_end()))
+}
+
 fn ask(host: &mut Client, command: &str) -> Result<(Value, Duration)> {
-    let request = json!({ "execute": command });
+    request(host, &json!({ "execute": command }))
+}
+
+fn request(host: &mut Client, request: &Value) -> Result<(Value, Duration)> {
     sent(&request.to_string())?;
     let start = Instant::now();
-    let reply = host.call(&request)?;
+    let reply = host.call(request)?;
     Ok((reply, start.elapsed()))
 }
 

@@ -51,7 +51,7 @@ pub(super) fn timezone<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
         reply.key("zone");
         reply.string(name);
         reply.key("offset");
-        reply.integer(offset_s);
+        reply.integer(offset_s.into());
     });
     call.reply.close_object();
     Ok(())

@@ -25,5 +25,5 @@ pub trait Clock {
     fn set_by_hardware(&mut self) -> Result<(), ClockError>;
 
     /// Tells the zone that people in the guest read the time in: what they call it now, and seconds east of UTC.
-    fn timezone(&mut self, show: &mut dyn FnMut(&[u8], i64));
+    fn timezone(&mut self, show: &mut dyn FnMut(&[u8], i32));
 }

@@ -50,7 +50,7 @@ pub struct FakeGuest {
     pub users: Vec<(&'static str, u64)>,
     pub load: [u64; 3],
     pub now_ns: i64,
-    pub timezone: (&'static str, i64),
+    pub timezone: (&'static str, i32),
     /// How setting the clock ends, and what it was to be set to: a time, or what the hardware clock shows.
     pub clock_set: Result<(), ClockError>,
     pub clock_sets: Vec<Option<i64>>,
@@ -179,7 +179,7 @@ impl Clock for FakeGuest {
         self.clock_set
     }
 
-    fn timezone(&mut self, show: &mut dyn FnMut(&[u8], i64)) {
+    fn timezone(&mut self, show: &mut dyn FnMut(&[u8], i32)) {
         show(self.timezone.0.as_bytes(), self.timezone.1);
     }
 }

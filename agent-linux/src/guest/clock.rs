@@ -14,6 +14,7 @@ impl Clock for LinuxGuest {
         seconds.wrapping_mul(SECOND_NS).wrapping_add(nanoseconds)
     }
 
+    #[inline(never)]
     fn set(&mut self, now_ns: i64) -> Result<(), ClockError> {
         let [seconds, nanoseconds] = [now_ns / SECOND_NS, now_ns % SECOND_NS];
         sys::set_realtime([seconds, nanoseconds]).map_err(|error| ClockError::Set(sys::errno(error)))?;
@@ -21,6 +22,7 @@ impl Clock for LinuxGuest {
         rtc::write(shown).map_err(|error| ClockError::SetHardware(sys::errno(error)))
     }
 
+    #[inline(never)]
     fn set_by_hardware(&mut self) -> Result<(), ClockError> {
         let set = rtc::read().and_then(|shown| {
             // Of a time that clocks show twice, the later one; of one that they skip, that of the clock before.
@@ -31,7 +33,7 @@ impl Clock for LinuxGuest {
         set.map_err(|error| ClockError::SetByHardware(sys::errno(error)))
     }
 
-    fn timezone(&mut self, show: &mut dyn FnMut(&[u8], i64)) {
+    fn timezone(&mut self, show: &mut dyn FnMut(&[u8], i32)) {
         let [now_s, _] = sys::realtime();
         let zone = self.zone_at(now_s);
         show(zone.name, zone.offset_s);
@@ -44,7 +46,7 @@ const ZONE_FILE: usize = 8192;
 impl LinuxGuest {
     /// What the hardware clock shows more than UTC.
     fn rtc_offset_s(&mut self, now_s: i64) -> i64 {
-        if rtc::is_local() { self.zone_at(now_s).offset_s } else { 0 }
+        if rtc::is_local() { self.zone_at(now_s).offset_s.into() } else { 0 }
     }
 
     /// The zone at a time, in seconds since 1970: that of the variable `TZ` (tzset(3)), otherwise that of

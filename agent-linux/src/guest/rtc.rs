@@ -13,20 +13,23 @@ use crate::sys;
 /// Seconds of a day.
 const DAY: i64 = 86_400;
 
+/// A `struct rtc_time`: second, minute, hour, day of the month, month from 0 on, year from 1900 on; and what is not used.
+type Time = [i32; 9];
+
 /// What it shows, in seconds since 1970.
 pub fn read() -> Result<i64, Errno> {
-    let mut time = [0; 9];
+    let mut time = Time::default();
     sys::rtc(&open()?, false, &mut time)?;
-    Ok(seconds(&time.map(i64::from)))
+    Ok(seconds(&time))
 }
 
-/// Makes it show this time. Where there is none it is set as well as can be.
+/// Makes it show this time, from 1970 on. Where there is none it is set as well as can be.
 pub fn write(time_s: i64) -> Result<(), Errno> {
     let device = match open() {
         Err(Errno::NOENT | Errno::NODEV | Errno::NXIO) => return Ok(()),
         device => device?,
     };
-    sys::rtc(&device, true, &mut fields(time_s).map(|field| i32::try_from(field).unwrap_or(0)))
+    sys::rtc(&device, true, &mut fields(time_s))
 }
 
 /// A descriptor of the first one. No other process may have it open.
@@ -34,27 +37,25 @@ fn open() -> Result<OwnedFd, Errno> {
     sys::open(CWD, c"/dev/rtc0", OFlags::RDONLY)
 }
 
-/// Does it show local time? The third line of `/etc/adjtime` (adjtime_config(5)) says so.
+/// Does it show local time? The last line of `/etc/adjtime` (adjtime_config(5)) says so.
 pub fn is_local() -> bool {
-    let mut text = [0; 256];
+    let mut text = [0; 128];
     let length = sys::read_file(c"/etc/adjtime", &mut text);
-    let mut lines = text.get(..length).unwrap_or_default().split(|byte| *byte == b'\n');
-    lines.nth(2).is_some_and(|line| line.starts_with(b"LOCAL"))
+    text.get(..length).is_some_and(|text| text.ends_with(b"LOCAL\n"))
 }
 
-/// The seconds since 1970 of a `struct rtc_time`: second, minute, hour, day of the month, month from 0 on, year from 1900
-/// on; the rest is not used.
-fn seconds(time: &[i64; 9]) -> i64 {
+#[inline(never)]
+fn seconds(time: &Time) -> i64 {
     let [second, minute, hour, day, month, year, ..] = *time;
     let days = month_start(year.wrapping_add(1900), month.wrapping_add(1)).wrapping_add(day).wrapping_sub(1);
-    let minutes = days.wrapping_mul(24).wrapping_add(hour).wrapping_mul(60).wrapping_add(minute);
-    minutes.wrapping_mul(60).wrapping_add(second)
+    let second = hour.wrapping_mul(60).wrapping_add(minute).wrapping_mul(60).wrapping_add(second);
+    i64::from(days).wrapping_mul(DAY).wrapping_add(i64::from(second))
 }
 
-/// The opposite, from 1970 on.
-fn fields(time_s: i64) -> [i64; 9] {
-    let (days, second) = (time_s / DAY, time_s % DAY);
-    let (mut year, mut month) = (1970_i64, 1_i64);
+#[inline(never)]
+fn fields(time_s: i64) -> Time {
+    let [days, second] = [time_s / DAY, time_s % DAY].map(|number| i32::try_from(number).unwrap_or(0));
+    let (mut year, mut month) = (1970_i32, 1_i32);
     while year_start(year.wrapping_add(1)) <= days {
         year = year.wrapping_add(1);
     }
@@ -62,8 +63,8 @@ fn fields(time_s: i64) -> [i64; 9] {
         month = month.wrapping_add(1);
     }
     let day = days.wrapping_sub(month_start(year, month)).wrapping_add(1);
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    [second % 60, minute, hour, day, month.wrapping_sub(1), year.wrapping_sub(1900), 0, 0, 0]
+    let minute = second / 60;
+    [second % 60, minute % 60, minute / 60, day, month.wrapping_sub(1), year.wrapping_sub(1900), 0, 0, 0]
 }
 
 #[cfg(test)]

@@ -103,9 +103,8 @@ fn end(way: &Way, is_init: bool) -> Report {
 /// The exit status of the first program that is there, or [`NOT_RUN`].
 #[inline(never)]
 fn run_programs(way: &Way) -> u8 {
-    let mut space = [0; NAME];
     // Busybox's program does nothing but signal init, whether that listens or not.
-    if !link_name(way.program, &mut space).starts_with(b"busybox") {
+    if !is_link_to(way.program, b"/busybox") {
         let status = run(&mut || sys::execve(way.program, &[]));
         if status != NOT_RUN {
             return status;
@@ -118,50 +117,40 @@ fn run_programs(way: &Way) -> u8 {
 /// Tells the first process, if it is an init that is known here, and listens.
 #[inline(never)]
 fn tell_init(way: &Way) -> bool {
-    let mut space = [0; NAME];
-    let init = link_name(c"/proc/1/exe", &mut space);
-    let mut status = [0; 2048];
-    let length = sys::read_file(c"/proc/1/status", &mut status);
-    let status = status.get(..length).unwrap_or_default();
-    for (name, signal) in [(&b"systemd"[..], way.systemd), (b"busybox", way.busybox)] {
-        if init.starts_with(name) && listens(status, signal) {
-            return sys::kill(1, signal);
-        }
+    if is_link_to(INIT, b"/systemd") {
+        return sys::kill(1, way.systemd);
+    }
+    if is_link_to(INIT, b"/busybox") {
+        // It is many programs, by the first word that it was called with: it may be a script's shell, too.
+        let mut words = [0; 64];
+        sys::read_file(c"/proc/1/cmdline", &mut words);
+        let word = words.split(|byte| *byte == 0).next();
+        return word.is_some_and(|word| word.ends_with(b"init")) && sys::kill(1, way.busybox);
     }
     // What openrc-init reads is the name of the program.
     if tell(c"/run/openrc/init.ctl", sys::tail(way.program, 6).to_bytes()) {
         return true;
     }
     // Those that listen to a program of their own.
-    let program = if init.starts_with(b"runit") { c"/sbin/runit-init" } else { c"/sbin/telinit" };
+    let program = if is_link_to(INIT, b"/runit") { c"/sbin/runit-init" } else { c"/sbin/telinit" };
     run(&mut || sys::execve(program, &[way.runlevel])) == 0
 }
+
+/// A link to the program that is the first process.
+const INIT: &CStr = c"/proc/1/exe";
 
 /// Writes into a pipe, if somebody reads it.
 fn tell(pipe: &CStr, bytes: &[u8]) -> bool {
     sys::open(CWD, pipe, OFlags::WRONLY | OFlags::NONBLOCK).is_ok_and(|pipe| write(&pipe, bytes).is_ok())
 }
 
-/// The name at the end of what a symbolic link says; empty if there is no such link.
-fn link_name<'s>(path: &CStr, space: &'s mut [u8; NAME]) -> &'s [u8] {
-    let length = readlinkat_raw(CWD, path, &mut space[..]).unwrap_or(0);
-    let target = space.get(..length).unwrap_or_default();
-    target.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
-}
-
-/// Bytes of a link that are read. Beyond: its end is unknown, and it names nothing that is known here.
-const NAME: usize = 128;
-
-/// Does a process with this `/proc/PID/status` (proc_pid_status(5)) catch the signal, or block it to read it elsewhere?
+/// Is this a symbolic link to something with that name? (What is running may have been deleted: the kernel says so behind
+/// the name.)
 #[inline(never)]
-fn listens(status: &[u8], signal: u32) -> bool {
-    let bit = signal.wrapping_sub(1);
-    status.split(|byte| *byte == b'\n').any(|line| {
-        // Hexadecimal digits of a mask; the last one is that of the signals 1 to 4.
-        let digit = line.iter().rev().nth(usize::try_from(bit >> 2).unwrap_or(usize::MAX));
-        let digit = digit.and_then(|digit| char::from(*digit).to_digit(16)).unwrap_or(0);
-        (line.starts_with(b"SigBlk:") || line.starts_with(b"SigCgt:")) && digit >> (bit & 3) & 1 == 1
-    })
+fn is_link_to(path: &CStr, name: &[u8]) -> bool {
+    let mut space = [0; 128];
+    let length = readlinkat_raw(CWD, path, &mut space[..]).unwrap_or(0);
+    space.get(..length).is_some_and(|target| target.windows(name.len()).any(|part| part == name))
 }
 
 #[cfg(test)]
@@ -169,35 +158,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_listens_to_what_it_catches_or_blocks() {
-        let status = b"Name:\tinit\nSigQ:\t1/2\nSigPnd:\tffffffffffffffff\nSigBlk:\t7be3c0fe28014a03\n\
-            SigIgn:\tffffffffffffffff\nSigCgt:\t0000000000000800\nCapInh:\t0000000000000000\n";
-        let masks = 0x7be3_c0fe_2801_4a03_u64 | 0x800;
-        for signal in 1..=64 {
-            assert_eq!(listens(status, signal), masks >> (signal - 1) & 1 == 1, "signal {signal}");
-        }
-        assert!(!listens(b"", 1));
-        assert!(!listens(b"SigCgt:\t", 15));
-        assert!(!listens(b"SigCgt:", 64));
-    }
-
-    #[test]
-    fn this_process_listens_to_what_it_says() {
-        let mut status = [0; 4096];
-        let length = sys::read_file(c"/proc/self/status", &mut status);
-        // Rust's runtime catches SIGSEGV, and nobody can catch SIGKILL.
-        assert!(listens(&status[..length], 11));
-        assert!(!listens(&status[..length], 9));
-        assert!(length < status.len());
-    }
-
-    #[test]
-    fn the_name_of_a_link_is_the_last_part_of_its_target() {
-        let mut space = [0; NAME];
+    fn a_link_leads_to_the_name_at_its_end() {
         let own = std::env::current_exe().unwrap();
         let name = own.file_name().unwrap().as_encoded_bytes();
-        assert_eq!(link_name(c"/proc/self/exe", &mut space), name);
-        assert_eq!(link_name(c"/proc/self/status", &mut space), b"", "no link");
-        assert_eq!(link_name(c"/nonexistent", &mut space), b"");
+        assert!(is_link_to(c"/proc/self/exe", name) || own.as_os_str().len() > 128);
+        assert!(!is_link_to(c"/proc/self/exe", b"/busybox"));
+        assert!(!is_link_to(c"/proc/self/status", b"status"), "no link");
+        assert!(!is_link_to(c"/nonexistent", b"nonexistent"));
     }
 }

@@ -1,7 +1,6 @@
 //! What the guest is: uname(2), os-release(5), utmp(5) and sysinfo(2).
 
 use agent_core::guest::{OsFact, System, User};
-use rustix::fd::AsFd;
 use rustix::fs::{CWD, OFlags};
 use rustix::system::{sysinfo, uname};
 
@@ -40,7 +39,8 @@ impl System for LinuxGuest {
     fn users(&mut self, each: &mut dyn FnMut(User<'_>)) {
         let file = sys::open(CWD, c"/var/run/utmp", OFlags::RDONLY);
         if let Ok(file) = file.or_else(|_| sys::open(CWD, c"/run/utmp", OFlags::RDONLY)) {
-            utmp::users(file.as_fd(), each);
+            utmp::users(&file, &mut self.buffers.0, each);
+            give_back(&mut self.buffers.0);
         }
     }
 

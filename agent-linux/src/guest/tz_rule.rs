@@ -33,12 +33,12 @@ pub fn zone_at(rule: &[u8], now_s: i64) -> Option<Zone<'_>> {
 
     // What changed last is what counts. Of the changes in the years about this one some are past; where summer ends with
     // one year and begins with the next, it goes on.
-    let year = now_s / AVERAGE_YEAR_S;
+    let year = i32::try_from(now_s / AVERAGE_YEAR_S).unwrap_or(0).wrapping_add(1968);
     let (mut zone, mut since) = (&standard, i64::MIN);
-    for change in 0_i64..8 {
+    for change in 0..8 {
         let (date, before, after) =
             if change & 1 == 0 { (&start, &standard, &summer) } else { (&end, &summer, &standard) };
-        let at = date.local_s(year.wrapping_add(1968).wrapping_add(change >> 1)).wrapping_sub(before.offset_s);
+        let at = date.local_s(year.wrapping_add(change >> 1)).wrapping_sub(before.offset_s.into());
         if (since..=now_s).contains(&at) {
             (zone, since) = (after, at);
         }
@@ -46,7 +46,8 @@ pub fn zone_at(rule: &[u8], now_s: i64) -> Option<Zone<'_>> {
     Some(*zone)
 }
 
-const HOUR: i64 = 3600;
+const HOUR: i32 = 3600;
+const DAY: i64 = 86_400;
 /// Of the Gregorian calendar.
 const AVERAGE_YEAR_S: i64 = 31_556_952;
 
@@ -54,8 +55,8 @@ const AVERAGE_YEAR_S: i64 = 31_556_952;
 struct Date {
     kind: Kind,
     /// The number, or month, week and weekday.
-    day: [i64; 3],
-    time_s: i64,
+    day: [i32; 3],
+    time_s: i32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,7 +74,7 @@ impl Date {
 
     /// Seconds from 1970 to then, as the clocks there show.
     #[inline(never)]
-    fn local_s(&self, year: i64) -> i64 {
+    fn local_s(&self, year: i32) -> i64 {
         let [number, week, weekday] = self.day;
         let mut day = year_start(year);
         match self.kind {
@@ -91,7 +92,7 @@ impl Date {
                 }
             }
         }
-        day.wrapping_mul(24 * HOUR).wrapping_add(self.time_s)
+        i64::from(day).wrapping_mul(DAY).wrapping_add(i64::from(self.time_s))
     }
 }
 
@@ -124,20 +125,20 @@ impl<'t> Text<'t> {
 
     /// A number without a sign, of at most three digits.
     #[inline(never)]
-    fn number(&mut self) -> Option<i64> {
+    fn number(&mut self) -> Option<i32> {
         let digits = self.take(self.0.iter().take_while(|byte| byte.is_ascii_digit()).count());
-        let add = |number: i64, digit: &u8| number.wrapping_mul(10).wrapping_add(i64::from(digit & 0xF));
+        let add = |number: i32, digit: &u8| number.wrapping_mul(10).wrapping_add(i32::from(digit & 0xF));
         matches!(digits.len(), 1..=3).then(|| digits.iter().fold(0, add))
     }
 
     /// Hours, minutes and seconds, as seconds.
     #[inline(never)]
-    fn time(&mut self) -> Option<i64> {
+    fn time(&mut self) -> Option<i32> {
         let minus = self.skip(b'-');
         if !minus {
             self.skip(b'+');
         }
-        let (mut time, mut unit) = (0_i64, HOUR);
+        let (mut time, mut unit) = (0_i32, HOUR);
         loop {
             time = time.wrapping_add(self.number()?.wrapping_mul(unit));
             unit /= 60;

@@ -4,8 +4,8 @@
 //! several logins has several of them.
 
 use agent_core::guest::User;
-use rustix::fd::BorrowedFd;
-use rustix::io::pread;
+use rustix::fd::OwnedFd;
+use rustix::io::read;
 
 use super::netlink::{u32_at, u64_at};
 
@@ -20,56 +20,47 @@ const USER_BYTES: usize = 32;
 /// The first bytes of a record of somebody who is logged in: `USER_PROCESS`.
 const LOGIN: [u8; 2] = 7u16.to_ne_bytes();
 
-/// Records that are looked at. All are compared with all and none is remembered, so the time grows with the square: some
-/// tenths of a second for this many. Beyond: they are not seen.
-const RECORDS: u64 = 1024;
+/// A user who was found: the name, and the time of the first login.
+const FOUND: usize = USER_BYTES + 8;
 
-/// Walks over the users: each once, in the order of their first records, with the earliest time of all.
+/// Walks over the users: each once, in the order of their first records, with the earliest time of all. Beyond as many as
+/// the table has room for they are not seen.
 #[inline(never)]
-pub fn users(file: BorrowedFd<'_>, each: &mut dyn FnMut(User<'_>)) {
-    let mut place = 0;
-    while let Some(login) = next_login(file, &mut place) {
-        let mut login_us = login.login_us;
-        let mut other_place = 0;
-        while let Some(other) = next_login(file, &mut other_place) {
-            if other.user == login.user {
-                if other_place < place {
-                    login_us = u64::MAX;
-                    break;
-                }
-                login_us = login_us.min(other.login_us);
-            }
-        }
-        if login_us != u64::MAX {
-            each(User { name: login.user.split(|byte| *byte == 0).next().unwrap_or_default(), login_us });
-        }
-    }
-}
-
-/// What counts of a record.
-struct Login {
-    user: [u8; USER_BYTES],
-    login_us: u64,
-}
-
-/// The next record of a login, from this place on, which moves behind it.
-#[inline(never)]
-fn next_login(file: BorrowedFd<'_>, place: &mut u64) -> Option<Login> {
+pub fn users(file: &OwnedFd, table: &mut [u8], each: &mut dyn FnMut(User<'_>)) {
+    let (table, _) = table.as_chunks_mut::<FOUND>();
+    let mut count = 0_usize;
     let mut record = [0; RECORD];
-    while *place < RECORDS {
-        let at = place.wrapping_mul(u64::try_from(RECORD).unwrap_or(0));
-        *place = place.wrapping_add(1);
-        if pread(file, &mut record, at) != Ok(RECORD) {
-            break;
-        }
-        if record.starts_with(&LOGIN) {
-            let seconds = time(&record, TIME)?;
-            let microseconds = time(&record, TIME + TIME_BYTES)?;
-            let login_us = seconds.wrapping_mul(1_000_000).wrapping_add(microseconds);
-            return Some(Login { user: *record.get(USER..)?.first_chunk()?, login_us });
+    while read(file, &mut record) == Ok(RECORD) {
+        let Some((user, login_us)) = login(&record) else {
+            continue;
+        };
+        let place = table.iter().take(count).position(|found| found.starts_with(user)).unwrap_or(count);
+        let Some((name, time)) = table.get_mut(place).and_then(|found| found.split_first_chunk_mut()) else {
+            continue;
+        };
+        *name = *user;
+        if let Some(time) = time.first_chunk_mut() {
+            if place == count {
+                count = count.wrapping_add(1);
+                *time = [0xFF; 8];
+            }
+            *time = login_us.min(u64::from_ne_bytes(*time)).to_ne_bytes();
         }
     }
-    None
+    for found in table.iter().take(count) {
+        let name = found.split(|byte| *byte == 0).next().unwrap_or_default();
+        let name = name.get(..USER_BYTES).unwrap_or(name);
+        each(User { name, login_us: u64_at(found, USER_BYTES).unwrap_or(0) });
+    }
+}
+
+/// Who a record says has logged in, and when, if it says so.
+fn login(record: &[u8; RECORD]) -> Option<(&[u8; USER_BYTES], u64)> {
+    if !record.starts_with(&LOGIN) {
+        return None;
+    }
+    let login_us = time(record, TIME)?.wrapping_mul(1_000_000).wrapping_add(time(record, TIME + TIME_BYTES)?);
+    Some((record.get(USER..)?.first_chunk()?, login_us))
 }
 
 /// A number of the time. Where it has 32 bits they have no sign, which lasts until 2106.
@@ -82,8 +73,6 @@ mod tests {
     use std::format;
     use std::string::String;
     use std::vec::Vec;
-
-    use rustix::fd::AsFd;
 
     use super::*;
 
@@ -102,7 +91,8 @@ mod tests {
         let mut found = Vec::new();
         let memory = rustix::fs::memfd_create("utmp", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         assert_eq!(rustix::io::write(&memory, file), Ok(file.len()));
-        users(memory.as_fd(), &mut |user| {
+        rustix::fs::seek(&memory, rustix::fs::SeekFrom::Start(0)).unwrap();
+        users(&memory, &mut [0xEE; 4 * FOUND + 1], &mut |user| {
             found.push(format!("{} {}", str::from_utf8(user.name).unwrap(), user.login_us));
         });
         found
@@ -137,10 +127,9 @@ mod tests {
     }
 
     #[test]
-    fn a_long_file_is_read_to_the_limit() {
-        let mut file = record(8, "", 0, 0).repeat(1023);
-        file.extend(record(7, "last", 0, 1));
-        file.extend(record(7, "beyond", 0, 1));
-        assert_eq!(users_in(&file), ["last 1"]);
+    fn users_beyond_the_table_are_not_seen() {
+        let users: Vec<u8> =
+            ["a", "b", "c", "d", "beyond", "a"].iter().flat_map(|user| record(7, user, 0, 1)).collect();
+        assert_eq!(users_in(&users), ["a 1", "b 1", "c 1", "d 1"]);
     }
 }

@@ -4,7 +4,7 @@
 
 #![allow(unsafe_code, reason = "system calls")]
 
-use core::ffi::{CStr, c_char};
+use core::ffi::{CStr, c_char, c_void};
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ptr;
@@ -17,7 +17,7 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::read;
 
-use crate::arch::{syscall3, syscall5};
+use crate::arch::{self, syscall3, syscall5};
 
 /// A NULL-terminated array of C strings, as `execve(2)` takes and `_start` finds it.
 #[derive(Clone, Copy)]
@@ -469,6 +469,20 @@ pub unsafe fn fork() -> rustix::io::Result<usize> {
         IS_COPY.store(true, Ordering::Relaxed);
     }
     child
+}
+
+/// A child that runs this function in the memory of this process, which waits until it has become another program or
+/// ended: `vfork(2)`. The child's number.
+///
+/// # Safety
+///
+/// The function is called as if from here, but with descriptors, signals and a process id of its own. It must end by
+/// becoming another program or by [`exit`].
+#[inline(never)]
+pub unsafe fn vfork(child: unsafe extern "C" fn(*mut c_void) -> !, argument: *mut c_void) -> rustix::io::Result<usize> {
+    let flags = wide(kernel::CLONE_VM | kernel::CLONE_VFORK | kernel::SIGCHLD);
+    // SAFETY: the flags are those that are asked for, and the caller vouches for the function.
+    checked(unsafe { arch::clone(kernel::__NR_clone, flags, child, argument) })
 }
 
 static IS_COPY: AtomicBool = AtomicBool::new(false);

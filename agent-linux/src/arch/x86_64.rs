@@ -3,6 +3,7 @@
 //! All that an architecture needs stands in its one file.
 
 use core::arch::asm;
+use core::ffi::c_void;
 
 /// Defines `_start`, which hands the kernel's initial stack to `$entry`.
 #[macro_export]
@@ -68,6 +69,45 @@ pub unsafe fn syscall5(number: u32, a: usize, b: usize, c: usize, d: usize, e: u
             lateout("rcx") _,
             lateout("r11") _,
             options(nostack),
+        );
+    }
+    result
+}
+
+/// Makes a child of these flags, which runs `child` on this very stack, below what is in use; what the kernel returned.
+///
+/// # Safety
+///
+/// The flags must make the kernel hold this process until the child has become another program or ended (`CLONE_VFORK`).
+/// If they let it have this memory (`CLONE_VM`), `child` may do to it what a function could do that is called here.
+#[inline]
+pub unsafe fn clone(
+    number: u32,
+    flags: usize,
+    child: unsafe extern "C" fn(*mut c_void) -> !,
+    argument: *mut c_void,
+) -> isize {
+    let result;
+    // SAFETY: a block that may use the stack leaves it aligned for a call and free below. The kernel gives the registers
+    // back as they were, but for those that any system call changes, and the child does not come back from its call.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "mov rdi, {argument}",
+            "call {child}",
+            "2:",
+            child = in(reg) child,
+            argument = in(reg) argument,
+            inlateout("rax") u64::from(number) => result,
+            in("rdi") flags,
+            in("rsi") 0,
+            in("rdx") 0,
+            in("r10") 0,
+            in("r8") 0,
+            out("rcx") _,
+            out("r11") _,
         );
     }
     result

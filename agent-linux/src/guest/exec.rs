@@ -6,16 +6,16 @@
 
 #![allow(unsafe_code, reason = "a forked process, and the arrays of execve")]
 
-use core::ffi::{CStr, c_char};
-use core::ptr;
+use core::ffi::{CStr, c_char, c_void};
+use core::{ptr, slice};
 
 use agent_core::base64::Decoder;
 use agent_core::guest::{Capture, Captured, End, Errno, Process, Processes, Program, StartError, Stream};
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, MemfdFlags, OFlags, memfd_create};
-use rustix::io::{self, fcntl_dupfd_cloexec, ioctl_fionread, pread, read, write};
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use rustix::io::{self, fcntl_dupfd_cloexec, ioctl_fionread, pread, write};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use rustix::process::setsid;
 
@@ -43,8 +43,9 @@ const MOVED: usize = 64 * 1024;
 const PATH: usize = 4096;
 
 /// Pointers in the arrays of a program: to as many strings as a request holds, three bytes each, and to a third as many
-/// variables of the agent's. They live in memory of the child's, which is touched as far as it is needed.
+/// variables of the agent's. They live in memory that is touched as far as it is needed, and only until the program runs.
 const WORDS: usize = 128 * 1024;
+const WORDS_BYTES: usize = WORDS.wrapping_mul(size_of::<*const c_char>());
 
 /// The status of a process that has not ended. wait(2) never says this.
 const RUNS: u32 = u32::MAX;
@@ -310,9 +311,9 @@ impl LinuxGuest {
     #[inline(never)]
     fn launch(&mut self, program: &Program<'_>, error: &mut u16) -> io::Result<u32> {
         let place = self.tables.records.room().ok_or(io::Errno::AGAIN)?;
-        let mut pipes = Pipes { all: [const { [None, None] }; 4] };
+        let mut pipes = Pipes { all: [const { [None, None] }; 3] };
         let Capture { output, errors, .. } = program.capture;
-        for (pipe, wanted) in pipes.all.iter_mut().zip([program.input.is_some(), output, errors, true]) {
+        for (pipe, wanted) in pipes.all.iter_mut().zip([program.input.is_some(), output, errors]) {
             if wanted {
                 let (from, to) = pipe_with(PipeFlags::CLOEXEC)?;
                 *pipe = [Some(from), Some(to)];
@@ -323,19 +324,16 @@ impl LinuxGuest {
         {
             self.fill(&input, data)?;
         }
-        // SAFETY: the child does not come back from `become_program`.
-        let pid = unsafe { sys::fork() }?;
-        if pid == 0 {
-            become_program(program, &pipes, self.environment);
-        }
-        let [.., [report, to_agent]] = &mut pipes.all;
-        *to_agent = None;
-        // It ends with the child's becoming the program.
-        let mut number = [0; 2];
-        if let Some(report) = report
-            && read(&*report, &mut number) == Ok(2)
-        {
-            *error = u16::from_ne_bytes(number);
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        // SAFETY: a new mapping takes no memory that is used.
+        let memory = unsafe { mmap_anonymous(ptr::null_mut(), WORDS_BYTES.wrapping_add(PATH), protection, flags) }?;
+        let mut birth = Birth { program, pipes: &pipes, environment: self.environment, memory, error };
+        // SAFETY: `be_born` ends as it has to, and changes nothing but the mapping and the error.
+        let pid = unsafe { sys::vfork(be_born, (&raw mut birth).cast()) };
+        // SAFETY: only the child had references into it, and that is elsewhere now.
+        let _ = unsafe { munmap(memory, WORDS_BYTES.wrapping_add(PATH)) };
+        let pid = pid?;
+        if *error > 0 {
             sys::wait(pid, &mut 0);
             return Ok(0);
         }
@@ -366,36 +364,43 @@ impl LinuxGuest {
 }
 
 /// The pipes between the agent and a child, each with the end to read from and the end to write to: its input, its
-/// output, its errors, and what it reports if it cannot become the program.
+/// output and its errors.
 struct Pipes {
-    all: [[Option<OwnedFd>; 2]; 4],
+    all: [[Option<OwnedFd>; 2]; 3],
 }
 
-/// The life of a child up to the program, or up to the report why not.
-fn become_program(program: &Program<'_>, pipes: &Pipes, environment: Strings<'_>) -> ! {
+/// What a child is told, and what it has to say.
+struct Birth<'b> {
+    program: &'b Program<'b>,
+    pipes: &'b Pipes,
+    /// The agent's.
+    environment: Strings<'b>,
+    /// For [`WORDS`] pointers, and for a path.
+    memory: *mut c_void,
+    /// Why it could not become the program.
+    error: &'b mut u16,
+}
+
+/// The life of a child up to the program. It is in the agent's memory.
+unsafe extern "C" fn be_born(birth: *mut c_void) -> ! {
+    // SAFETY: `launch` lends one, and waits.
+    let birth = unsafe { &mut *birth.cast::<Birth<'_>>() };
     sys::default_signals();
     sys::block_only(SignalSet::EMPTY);
     let _ = setsid();
     // Where there is no such device: a folder can be neither read nor written.
     let null = sys::open(CWD, c"/dev/null", OFlags::RDWR).or_else(|_| sys::open(CWD, c"/", OFlags::PATH)).ok();
-    let [[input, _], [_, output], [_, errors], [_, report]] = &pipes.all;
-    let errors = if program.capture.merged { output } else { errors };
+    let [[input, _], [_, output], [_, errors]] = &birth.pipes.all;
+    let errors = if birth.program.capture.merged { output } else { errors };
     for (number, file) in [input, output, errors].into_iter().enumerate() {
         if let Some(file) = file.as_ref().or(null.as_ref()) {
             // SAFETY: nobody in this process uses the standard descriptors from here on.
             unsafe { sys::copy_to(file.as_fd(), number) };
         }
     }
-    if let Some(report) = report {
-        let number = report.as_raw_fd().unsigned_abs();
-        // SAFETY: this process uses no other descriptor from here on, and drops nothing.
-        unsafe {
-            sys::close_range(3, number.wrapping_sub(1));
-            sys::close_range(number.wrapping_add(1), u32::MAX);
-        }
-        let error = execute(program, environment);
-        let _ = write(report, &error.0.to_ne_bytes());
-    }
+    // SAFETY: this process uses no other descriptor from here on, and drops nothing.
+    unsafe { sys::close_range(3, u32::MAX) };
+    *birth.error = execute(birth).0;
     sys::exit(super::job::NOT_RUN)
 }
 
@@ -427,16 +432,14 @@ impl<'w> Words<'w> {
 
 /// Becomes the program, if it is found.
 #[inline(never)]
-fn execute<'p>(program: &Program<'p>, inherited: Strings<'p>) -> Errno {
-    let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-    // SAFETY: a new mapping takes no memory that is used.
-    let memory = unsafe { mmap_anonymous(ptr::null_mut(), WORDS.wrapping_mul(size_of::<usize>()), protection, flags) };
-    let memory = match memory {
-        Ok(memory) => memory.cast::<*const c_char>(),
-        Err(error) => return sys::errno(error),
+fn execute(birth: &Birth<'_>) -> Errno {
+    let Birth { program, environment: inherited, memory, .. } = *birth;
+    // SAFETY: the mapping is that large, aligned to pages, zero, and nobody else uses it.
+    let (all, space) = unsafe {
+        let path = memory.wrapping_byte_add(WORDS_BYTES).cast::<u8>();
+        (slice::from_raw_parts_mut(memory.cast::<*const c_char>(), WORDS), slice::from_raw_parts_mut(path, PATH))
     };
-    // SAFETY: the mapping is that large, aligned to pages, zero, and nobody else has it.
-    let mut words = Words { all: unsafe { core::slice::from_raw_parts_mut(memory, WORDS) }, next: 1, path: None };
+    let mut words = Words { all, next: 1, path: None };
     // The first place is for a shell, if it takes one.
     words.put(program.path.as_ptr());
     for value in program.arguments {
@@ -462,7 +465,6 @@ fn execute<'p>(program: &Program<'p>, inherited: Strings<'p>) -> Errno {
         return sys::errno(attempt(program.path, words.all, behind));
     }
     let mut error = io::Errno::NOENT;
-    let mut space = [0; PATH];
     // The variable ends in a NUL.
     let mut rest = words.path.unwrap_or(PROGRAMS).get(PATH_IS.len()..).unwrap_or_default();
     while let Some(end) = rest.iter().position(|byte| matches!(byte, b':' | 0)) {
@@ -472,7 +474,7 @@ fn execute<'p>(program: &Program<'p>, inherited: Strings<'p>) -> Errno {
         if folder.is_empty() {
             continue;
         }
-        let failed = attempt(sys::join(&mut space, &[folder, b"/", name]), words.all, behind);
+        let failed = attempt(sys::join(space, &[folder, b"/", name]), words.all, behind);
         // The one that says most.
         if !matches!(failed, io::Errno::NOENT | io::Errno::NOTDIR) {
             error = failed;

@@ -56,11 +56,13 @@ use sys::Strings;
 
 /// What is small. It stands in static memory, beside data that is touched anyway: on the stack the channels would take
 /// half a page.
+#[repr(C)]
 pub struct Small {
     /// The channels of the agent.
     channels: Vec<Channel, CHANNELS>,
     /// How it shall run.
     options: Options,
+    /// Most of it is never touched, so it stands last: a page less.
     tables: Tables,
 }
 

@@ -134,13 +134,10 @@ impl Line {
     #[inline(never)]
     fn escape(&mut self, word: &[u8]) {
         for byte in word {
-            if matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\') {
-                self.add(&[*byte]);
-                continue;
-            }
-            self.add(b"\\x");
-            for digit in [byte >> 4, byte & 15] {
-                self.add(&[b"0123456789abcdef".get(usize::from(digit)).copied().unwrap_or_default()]);
+            let hex = |digit: u8| digit.wrapping_add(if digit < 10 { b'0' } else { b'a' - 10 });
+            match byte {
+                b'"' | b'\\' | ..b' ' | 0x7F.. => self.add(&[b'\\', b'x', hex(byte >> 4), hex(byte & 15)]),
+                _ => self.add(&[*byte]),
             }
         }
     }

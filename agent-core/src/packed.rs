@@ -22,6 +22,15 @@ pub fn unpack(text: &[u8]) -> Unpacked<'_> {
     Unpacked { text, second: None }
 }
 
+/// Puts the bytes of a text into a space, as far as there is room.
+#[inline(never)]
+pub fn unpack_to<'s>(text: &[u8], space: &'s mut [u8]) -> &'s [u8] {
+    for (place, byte) in space.iter_mut().zip(unpack(text)) {
+        *place = byte;
+    }
+    space
+}
+
 /// See [`unpack`].
 #[derive(Clone, Debug)]
 pub struct Unpacked<'t> {

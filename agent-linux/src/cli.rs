@@ -24,48 +24,35 @@ pub enum Action {
 pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>, options: &mut Options) -> Result<Action, Failed> {
     while let Some(word) = words.next() {
         let text = word.to_bytes();
-        if text == b"--" {
-            continue;
+        let is_long = text.starts_with(b"--");
+        let mut at = if is_long { 2usize } else { 1 };
+        if !text.starts_with(b"-") || text == b"-" {
+            return Err(fail(packed!("unexpected argument '%', try 'nanoga --help' for more information"), &[text]));
         }
-        let mut at = 1usize;
-        while at < text.len() || at == 1 {
-            let (option, value_at) = match text {
-                [b'-', b'-', name @ ..] => {
-                    let end = name.iter().position(|byte| *byte == b'=').unwrap_or(name.len());
-                    at = text.len();
-                    (find(name.get(..end).unwrap_or_default(), false), end.wrapping_add(3))
-                }
-                [b'-', _, ..] => {
-                    let letter = text.get(at..=at).unwrap_or_default();
-                    at = at.wrapping_add(1);
-                    (find(letter, true), at)
-                }
-                _ => {
-                    return Err(fail(
-                        packed!("unexpected argument '%', try 'nanoga --help' for more information"),
-                        &[text],
-                    ));
-                }
-            };
-            let Some((option, kind)) = option else {
+        while at < text.len() {
+            let mut end = at.wrapping_add(1);
+            if is_long {
+                end = text.iter().position(|byte| *byte == b'=').unwrap_or(text.len());
+            }
+            let Some((option, kind)) = find(text.get(at..end).unwrap_or_default(), !is_long) else {
                 return Err(fail(packed!("unknown option '%', try 'nanoga --help' for more information"), &[text]));
             };
-            let has_value = value_at < text.len() || text.starts_with(b"--") && text.ends_with(b"=");
-            let mut value = sys::tail(word, value_at);
+            at = end;
+            let mut value = c"true";
             if kind == Value::None {
-                if has_value && text.starts_with(b"--") {
+                if is_long && end < text.len() {
                     return Err(fail(packed!("option '%' takes no value"), &[text]));
                 }
-                value = c"true";
             } else {
-                at = text.len();
+                value = sys::tail(word, end.wrapping_add(usize::from(is_long)));
                 if kind == Value::Optional && value.is_empty() {
                     value = HOOK;
-                } else if kind == Value::Mandatory && !has_value {
-                    value = words
-                        .next()
-                        .ok_or_else(|| fail(packed!("option '%' needs a value, try 'nanoga --help'"), &[text]))?;
+                } else if kind == Value::Mandatory && end >= text.len() {
+                    let next = words.next();
+                    value =
+                        next.ok_or_else(|| fail(packed!("option '%' needs a value, try 'nanoga --help'"), &[text]))?;
                 }
+                at = text.len();
             }
             match option {
                 Name::Help | Name::Version | Name::Limits => return Ok(Action::Print(option)),

@@ -81,18 +81,14 @@ fn set(key: &'static [u8], value: &'static CStr, options: &mut Options) -> Resul
     };
     let mut value = value;
     if kind == Value::None {
-        let word = value.to_bytes().trim_ascii_end();
-        value = match TRUTHS.iter().position(|truth| *truth == word) {
-            Some(0 | 1) => c"true",
-            Some(_) => c"false",
-            None => return Err(fail(packed!("configuration: % is either true or false, not '%'"), &[key, word])),
+        value = match value.to_bytes().trim_ascii_end() {
+            [b't', b'r', b'u', b'e'] | [b'1'] => c"true",
+            [b'f', b'a', b'l', b's', b'e'] | [b'0'] => c"false",
+            word => return Err(fail(packed!("configuration: % is either true or false, not '%'"), &[key, word])),
         };
     }
     options.give(option, value)
 }
-
-/// First what is true.
-const TRUTHS: [&[u8]; 4] = [b"true", b"1", b"false", b"0"];
 
 /// The value behind a `=`: without the blanks before it and the escapes in it, in place. Where the `=` was there is
 /// room for what ends a C string.

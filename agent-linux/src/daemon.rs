@@ -11,7 +11,7 @@ use rustix::io::write;
 use rustix::process::{chdir, setsid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use crate::log::{Failed, fail, say, why};
+use crate::log::{Failed, fail, why};
 use crate::sys;
 use crate::text::decimal;
 
@@ -49,12 +49,7 @@ impl PidFile {
             // Complete before the parent ends: that is what an init system waits for.
             let mut space = [0; 20];
             let digits = decimal(u64::try_from(child).unwrap_or(0), 1, &mut space);
-            let written = ftruncate(&self.file, 0)
-                .and_then(|()| write(&self.file, digits))
-                .and_then(|_| write(&self.file, b"\n"));
-            if let Err(error) = written {
-                say(b"pid file '%': !", &[self.path.to_bytes(), why(sys::errno(error))]);
-            }
+            let _ = (ftruncate(&self.file, 0), write(&self.file, digits), write(&self.file, b"\n"));
             return Ok(false);
         }
         sys::become_agent();

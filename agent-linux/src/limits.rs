@@ -1,47 +1,85 @@
 //! The text of `--limits`: what the agent holds at most, and what happens beyond. The figures are the constants
-//! themselves.
+//! themselves; the text is made while the agent is compiled.
+
+#![allow(clippy::as_conversions, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "compile time")]
+
+use core::str;
 
 use agent_core::limits;
 use agent_core::packed;
-use agent_core::packed::unpack;
+use agent_core::packed::unpack_to;
 
 use crate::guest::{exec, files, job};
 use crate::memory::{CHANNELS, CONFIG, INPUT};
-use crate::text::decimal;
 
 /// What is bounded by which figure; behind the semicolon, what happens beyond.
-const LIMITS: &[(u64, &[u8])] = &[
-    (count(CHANNELS), packed!(" channels; more are refused at the start\n")),
-    (count(INPUT), packed!(" bytes read from a channel at once; more wait in the kernel\n")),
-    (count(limits::REQUEST_BYTES), packed!(" bytes of a request (--max-request); a longer one is refused\n")),
-    (count(limits::DEPTH), packed!(" open brackets in a request; a deeper one is refused\n")),
-    (count(limits::REPLY_BYTES), packed!(" bytes of replies; more go to a file in memory, up to 1/8 of it\n")),
-    (count(files::FILES), packed!(" open files; more are refused\n")),
-    (count(exec::CAPACITY), packed!(" programs; the one that ended first is forgotten\n")),
-    (exec::STREAM_BYTES, packed!(" bytes that a program prints, a stream; more are dropped\n")),
-    (count(job::CAPACITY), packed!(" other slow commands at once; more are refused\n")),
-    (count(CONFIG), packed!(" bytes of configuration; more are refused at the start\n")),
+const LIMITS: &[(usize, &str)] = &[
+    (CHANNELS, "channels; more are refused at the start"),
+    (INPUT, "bytes read from a channel at once; more wait in the kernel"),
+    (limits::REQUEST_BYTES, "bytes of a request (--max-request); a longer one is refused"),
+    (limits::DEPTH, "open brackets in a request; a deeper one is refused"),
+    (limits::REPLY_BYTES, "bytes of replies; more go to a file in memory, up to 1/8 of it"),
+    (files::FILES, "open files; more are refused"),
+    (exec::CAPACITY, "programs; the one that ended first is forgotten"),
+    (exec::STREAM_BYTES as usize, "bytes that a program prints, a stream; more are dropped"),
+    (job::CAPACITY, "other slow commands at once; more are refused"),
+    (CONFIG, "bytes of configuration; more are refused at the start"),
 ];
 
-#[allow(clippy::as_conversions, reason = "no size has more than 64 bits, and this is evaluated by the compiler")]
-const fn count(number: usize) -> u64 {
-    number as u64
+/// What stands above them.
+const HEADING: &str = "At most, and only while it is needed:\n\n";
+
+/// Digits of a figure, and the blank behind it.
+const COLUMN: usize = 9;
+
+const LEN: usize = {
+    let mut len = HEADING.len();
+    let mut row = 0;
+    while row < LIMITS.len() {
+        len += COLUMN + LIMITS[row].1.len() + 1;
+        row += 1;
+    }
+    len
+};
+
+const PLAIN: &str = match str::from_utf8(&TEXT) {
+    Ok(text) => text,
+    Err(_) => "",
+};
+
+const TEXT: [u8; LEN] = {
+    let mut text = [b' '; LEN];
+    let mut at = copy(HEADING, &mut text, 0);
+    let mut row = 0;
+    while row < LIMITS.len() {
+        let (figure, line) = LIMITS[row];
+        let mut digit = at + COLUMN - 2;
+        let mut rest = figure;
+        while rest > 0 {
+            text[digit] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            digit -= 1;
+        }
+        at = copy(line, &mut text, at + COLUMN);
+        text[at] = b'\n';
+        at += 1;
+        row += 1;
+    }
+    text
+};
+
+/// Copies a text to a place; where that ends.
+const fn copy(from: &str, to: &mut [u8; LEN], at: usize) -> usize {
+    let mut next = 0;
+    while next < from.len() {
+        to[at + next] = from.as_bytes()[next];
+        next += 1;
+    }
+    at + next
 }
 
-/// Tells the text, piece by piece.
+/// Tells the text.
 pub fn print(out: &mut dyn FnMut(&[u8])) {
-    out(b"At most, and only while it is needed:\n\n");
-    for (bound, text) in LIMITS {
-        let mut space = [0; 20];
-        let digits = decimal(*bound, 1, &mut space);
-        out(b"        ".get(digits.len()..).unwrap_or_default());
-        out(digits);
-        let mut line = [0; 80];
-        let mut len = 0usize;
-        for (place, byte) in line.iter_mut().zip(unpack(text)) {
-            *place = byte;
-            len = len.wrapping_add(1);
-        }
-        out(line.get(..len).unwrap_or_default());
-    }
+    let mut space = [0; LEN];
+    out(unpack_to(packed!(PLAIN), &mut space));
 }

@@ -4,7 +4,7 @@
 //! its business.
 
 use agent_core::packed;
-use agent_core::packed::unpack;
+use agent_core::packed::unpack_to;
 
 use super::FULL;
 
@@ -112,20 +112,11 @@ pub struct Row<'t> {
     pub value: Value,
 }
 
-/// The text in memory.
-#[inline(never)]
-fn text(space: &mut [u8; TEXT.len()]) -> &[u8] {
-    for (place, byte) in space.iter_mut().zip(unpack(packed!(TEXT))) {
-        *place = byte;
-    }
-    space
-}
-
 /// Goes through the options of this agent.
 #[inline(never)]
 pub fn each(row: &mut dyn FnMut(&Row<'_>)) {
     let mut space = [0; TEXT.len()];
-    let lines = text(&mut space).split(|byte| *byte == b'\n').skip(HEADING);
+    let lines = unpack_to(packed!(TEXT), &mut space).split(|byte| *byte == b'\n').skip(HEADING);
     for (option, line) in NAMES.iter().zip(lines) {
         let [_, _, _, letter, _, _, _, _, name @ ..] = line else {
             continue;
@@ -163,7 +154,7 @@ pub fn find(word: &[u8], is_letter: bool) -> Option<(Name, Value)> {
 /// Tells the text of `--help`.
 pub fn help(out: &mut dyn FnMut(&[u8])) {
     let mut space = [0; TEXT.len()];
-    let text = text(&mut space);
+    let text = unpack_to(packed!(TEXT), &mut space);
     if FULL {
         return out(text);
     }

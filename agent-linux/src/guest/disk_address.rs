@@ -15,9 +15,6 @@ use crate::sys;
 /// Bytes of a path in sysfs: one of a disk behind several bridges and hubs has about 200.
 const PATH: usize = 512;
 
-/// Bytes that are looked at of what udev knows of a disk.
-const RECORD: usize = 2048;
-
 /// Devices on devices, at most. The kernel's own limit is lower.
 const DEPTH: u8 = 8;
 
@@ -77,9 +74,16 @@ impl Node {
         base_name(self.path())
     }
 
-    /// Visits the disks that it lies on.
+    /// Visits the disks that it lies on. The space is for what udev knows of one.
     #[inline(never)]
-    pub fn disks(&self, root: BorrowedFd<'_>, device: &[u8], depth: u8, each: &mut dyn FnMut(&DiskAddress<'_>)) {
+    pub fn disks(
+        &self,
+        root: BorrowedFd<'_>,
+        device: &[u8],
+        depth: u8,
+        space: &mut [u8],
+        each: &mut dyn FnMut(&DiskAddress<'_>),
+    ) {
         if self.path().starts_with(b"../../devices/virtual/block/") {
             sys::list(self.folder.as_fd(), c"slaves", &mut |slaves, name| {
                 let mut number = [0; 24];
@@ -88,7 +92,7 @@ impl Node {
                     && let device = text(slave.as_fd(), c"dev", &mut number)
                     && let Some(node) = Node::find(root, device)
                 {
-                    node.disks(root, device, depth.wrapping_add(1), each);
+                    node.disks(root, device, depth.wrapping_add(1), space, each);
                 }
             });
             return;
@@ -97,9 +101,9 @@ impl Node {
         self.place(&mut disk);
 
         let folder = self.folder.as_fd();
-        let (mut node, mut record) = ([0; 64], [0; RECORD]);
+        let mut node = [0; 64];
         disk.device = named(b"/dev/", self.name(), &mut node).to_bytes();
-        let known = text(root, named(b"run/udev/data/b", device, &mut [0; 64]), &mut record);
+        let known = text(root, named(b"run/udev/data/b", device, &mut [0; 64]), space);
         let mut lines = known.split(|byte| *byte == b'\n');
         disk.serial = lines.find_map(|line| line.strip_prefix(b"E:ID_SERIAL=")).unwrap_or_default();
         let mut serial = [0; 128];
@@ -288,7 +292,7 @@ mod tests {
             let root = open_folder(&self.0);
             let mut all = Vec::new();
             let node = Node::find(root.as_fd(), number.as_bytes()).unwrap();
-            node.disks(root.as_fd(), number.as_bytes(), 0, &mut |disk| {
+            node.disks(root.as_fd(), number.as_bytes(), 0, &mut [0; 4096], &mut |disk| {
                 let [a, b, c, d] = disk.pci;
                 let pci = if disk.pci == [-1; 4] { "-".into() } else { format!("{a:04x}:{b:02x}:{c:02x}.{d}") };
                 let [serial, device] = [disk.serial, disk.device].map(|text| str::from_utf8(text).unwrap());

@@ -9,9 +9,11 @@ use rustix::fs::statfs;
 use super::LinuxGuest;
 use super::disk_address::Node;
 use super::mounts::{Mount, Mounts, Order};
+use crate::memory::give_back;
 
 impl FileSystems for LinuxGuest {
     fn file_systems(&mut self, each: &mut dyn FnMut(&Step<'_>)) -> Result<(), Errno> {
+        let space = &mut self.buffers.0;
         Mounts::read(self.root)?.walk(Order::Reverse, &mut |root, mount| {
             let node = Node::find(root, mount.device);
             each(&Step::FileSystem(FileSystem {
@@ -21,9 +23,10 @@ impl FileSystems for LinuxGuest {
                 usage: usage(mount),
             }));
             if let Some(node) = node {
-                node.disks(root, mount.device, 0, &mut |disk| each(&Step::Disk(*disk)));
+                node.disks(root, mount.device, 0, space, &mut |disk| each(&Step::Disk(*disk)));
             }
         });
+        give_back(space);
         Ok(())
     }
 }

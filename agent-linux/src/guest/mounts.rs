@@ -11,7 +11,7 @@ use agent_core::guest::Errno;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, OFlags, major, minor, statat};
 use rustix::io::read;
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use crate::sys::{self, OfFileSystem};
 use crate::text::decimal;
@@ -86,6 +86,9 @@ impl Mounts {
         // SAFETY: new memory, which nobody else knows.
         let memory = unsafe { mmap_anonymous(ptr::null_mut(), SIZE, access, MapFlags::PRIVATE | MapFlags::NORESERVE) }?;
         let mut table = Table { memory: memory.cast(), used: 0 };
+        // A page of 2 MiB takes longer to clear than all that is done with a usual table.
+        // SAFETY: this changes nothing that can be seen.
+        let _ = unsafe { madvise(memory, SIZE, Advice::LinuxNoHugepage) };
         loop {
             let (_, space) = table.parts();
             let room = space.len().saturating_sub(PATH_SIZE);

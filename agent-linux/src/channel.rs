@@ -42,6 +42,9 @@ const BLIND_MS: u64 = 5_000;
 /// A request, a read or a reply of more bytes than this touched pages that go back afterwards.
 const BULK_BYTES: usize = 4096;
 
+/// What is told of a virtio port whose host has hung up.
+const GONE: &[u8] = packed!("the host has gone");
+
 /// What the channel waits on.
 enum Line {
     /// Bytes of a host.
@@ -238,10 +241,12 @@ impl Channel {
             self.host = Host::Present;
             self.deadline_ms = NEVER;
         } else if self.host == Host::Present {
-            if !self.session.is_parked() {
+            let answered = self.unread.0 == self.unread.1 && self.session.idle_memory().is_some();
+            if !answered && !self.session.is_parked() {
                 return self.dismiss(agent);
             }
-            // The guest may be about to wake up.
+            // The guest may be about to wake up. Or the next host has come, of whom the port does not know yet: what
+            // there is to read after all was answered is taken for its bytes.
             self.expect_host();
         }
         self.pump(agent, Effort::Read);
@@ -288,7 +293,7 @@ impl Channel {
         let flow = self.transfer(agent, Effort::Last);
         self.forget(agent);
         self.host = Host::Gone;
-        self.report(packed!("the host has gone"));
+        self.report(GONE);
         if let Flow::Lost(_) = flow {
             return self.end(agent);
         }
@@ -310,6 +315,9 @@ impl Channel {
             Flow::Waiting => {}
             Flow::Ended if self.place.method == Method::VirtioSerial => {
                 self.forget(agent);
+                if self.host != Host::Gone {
+                    self.report(GONE);
+                }
                 self.host = Host::Gone;
             }
             Flow::Ended => self.end(agent),

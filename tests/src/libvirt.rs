@@ -17,7 +17,7 @@ use crate::agent::{Agent, Bounds};
 use crate::client::Client;
 use crate::guest::Shell;
 use crate::initramfs::{self, Extras};
-use crate::qemu::make_disk;
+use crate::qemu::{KERNEL_WORDS, make_disk};
 use crate::wait_for;
 
 /// The domain's name.
@@ -159,7 +159,7 @@ fn domain(dir: &Path, kernel: &Path, disks: &[&Path]) -> String {
            <name>{NAME}</name><memory unit='MiB'>256</memory><vcpu>1</vcpu>
            <os><type arch='x86_64' machine='pc'>hvm</type>
              <kernel>{kernel}</kernel><initrd>{dir}/initramfs</initrd>
-             <cmdline>console=ttyS0 quiet panic=-1 no_console_suspend resume</cmdline></os>
+             <cmdline>{KERNEL_WORDS} resume</cmdline></os>
            <features><acpi/></features>
            <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>
            <pm><suspend-to-mem enabled='yes'/><suspend-to-disk enabled='yes'/></pm>

@@ -22,6 +22,9 @@ use crate::qmp::Qmp;
 /// The name the agent's port has everywhere.
 pub const PORT_NAME: &str = "org.qemu.guest_agent.0";
 
+/// For every guest's kernel. On a busy machine its check of the emulated timer fails now and then, and it stops.
+pub const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1 no_console_suspend no_timer_check";
+
 /// What QEMU may use: 256 MiB of guest, its own libraries and threads; the console file.
 const BOUNDS: Bounds = Bounds { memory: 8 << 30, cpu: 600, file: 1 << 30 };
 
@@ -214,7 +217,7 @@ fn spawn(machine: &Machine, accel: &str) -> Result<(Child, TempDir)> {
     command.args(machine.board_args()).args(["-accel", accel, "-m", "256", "-smp", "1"]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.arg("-kernel").arg(&kernel.image).args(["-initrd", "initramfs"]);
-    let mut words = String::from("console=ttyS0 quiet panic=-1 no_console_suspend");
+    let mut words = String::from(KERNEL_WORDS);
     if machine.resume {
         words += " resume";
     }

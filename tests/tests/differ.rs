@@ -6,7 +6,7 @@ use nanoga_tests::reference::Pair;
 use serde_json::{Value, json};
 
 /// Commands that take nothing and change nothing.
-const ASKED: [&str; 8] = [
+const ASKED: [&str; 9] = [
     "guest-ping",
     "guest-get-time",
     "guest-get-osinfo",
@@ -15,6 +15,40 @@ const ASKED: [&str; 8] = [
     "guest-get-users",
     "guest-network-get-interfaces",
     "guest-get-fsinfo",
+    "guest-fsfreeze-status",
+];
+
+/// Those that a host cannot do without. `guest-get-load` is newer than the reference.
+const COMMANDS: [&str; 29] = [
+    "guest-sync-delimited",
+    "guest-sync",
+    "guest-ping",
+    "guest-get-time",
+    "guest-set-time",
+    "guest-info",
+    "guest-shutdown",
+    "guest-file-open",
+    "guest-file-close",
+    "guest-file-read",
+    "guest-file-write",
+    "guest-file-seek",
+    "guest-file-flush",
+    "guest-fsfreeze-status",
+    "guest-fsfreeze-freeze",
+    "guest-fsfreeze-freeze-list",
+    "guest-fsfreeze-thaw",
+    "guest-fstrim",
+    "guest-suspend-disk",
+    "guest-suspend-ram",
+    "guest-suspend-hybrid",
+    "guest-network-get-interfaces",
+    "guest-get-fsinfo",
+    "guest-exec",
+    "guest-exec-status",
+    "guest-get-host-name",
+    "guest-get-users",
+    "guest-get-timezone",
+    "guest-get-osinfo",
 ];
 
 #[test]
@@ -26,6 +60,19 @@ fn what_is_asked_without_arguments() {
         pair.ask(&json!({ "execute": command, "arguments": { "x": 1 }, "id": null })).unwrap();
     }
     pair.agree();
+}
+
+#[test]
+fn the_commands_are_listed_alike() {
+    let mut pair = Pair::start(&["-b", "guest-exec,guest-get-osinfo"]).unwrap();
+    let [theirs, ours] = pair.replies(&json!({ "execute": "guest-info" })).unwrap();
+    for name in COMMANDS {
+        let [theirs, ours] = [&theirs, &ours].map(|reply| {
+            let all = reply["return"]["supported_commands"].as_array().unwrap();
+            all.iter().find(|command| command["name"] == name).unwrap_or_else(|| panic!("no {name}"))
+        });
+        assert_eq!(ours, theirs);
+    }
 }
 
 #[test]
@@ -47,6 +94,18 @@ fn requests_that_no_agent_takes() {
         json!([1]),
     ] {
         pair.ask(&request).unwrap();
+    }
+    pair.agree();
+}
+
+#[test]
+fn what_is_asked_while_frozen() {
+    let mut pair = Pair::start_in("touch qga.state.isfrozen", &[]).unwrap();
+    for command in ["guest-fsfreeze-status", "guest-ping", "guest-get-time", "guest-file-open", "guest-fstrim"] {
+        pair.ask(&json!({ "execute": command, "arguments": { "x": 1 } })).unwrap();
+    }
+    for command in ["guest-fsfreeze-status", "guest-get-time", "guest-get-fsinfo", "guest-fsfreeze-freeze"] {
+        pair.ask(&json!({ "execute": command })).unwrap();
     }
     pair.agree();
 }

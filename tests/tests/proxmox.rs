@@ -4,17 +4,19 @@ use std::time::{Duration, Instant};
 
 use nanoga_tests::client::{Client, base64_decode, base64_encode};
 use nanoga_tests::guest::Guest;
-use nanoga_tests::qemu::{Board, Machine};
-use nanoga_tests::wait_for;
+use nanoga_tests::qemu::{Board, Bus, Disk, Machine, make_disk};
+use nanoga_tests::{mkfs, wait_for};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// As long as it waits for an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What it asks for when somebody looks at a machine.
-const LOOKED_AT: [&str; 9] = [
+const LOOKED_AT: [&str; 10] = [
     "guest-get-time",
     "guest-info",
+    "guest-fsfreeze-status",
     "guest-network-get-interfaces",
     "guest-get-fsinfo",
     "guest-get-host-name",
@@ -29,13 +31,15 @@ const CHUNK: u64 = 1 << 20;
 
 #[test]
 fn each_command_on_a_connection_of_its_own_is_answered_by_two_lines() {
-    let (mut guest, mut host) = machine();
-    for command in LOOKED_AT.repeat(3) {
-        // Half a request, by somebody who gave up.
-        let mut other = guest.connect("qga0").unwrap();
-        other.send(r#"{"execute":"guest-pi"#).unwrap();
-        drop(other);
-        guest.wait_host_connected(false).unwrap();
+    let (mut guest, mut host) = machine(None);
+    // Half a request, by somebody who gave up.
+    let mut other = guest.connect("qga0").unwrap();
+    other.send(r#"{"execute":"guest-pi"#).unwrap();
+    drop(other);
+    guest.wait_host_connected(false).unwrap();
+    let pid = guest.sh("pidof nanoga").unwrap().trim().parse().unwrap();
+    guest.settle(pid).unwrap();
+    for command in LOOKED_AT.repeat(20) {
         assert!(host.command(&guest, command, json!({})).get("return").is_some(), "{command}");
     }
     let reply = host.command(&guest, "guest-none", json!({}));
@@ -44,7 +48,7 @@ fn each_command_on_a_connection_of_its_own_is_answered_by_two_lines() {
 
 #[test]
 fn exec_is_polled_until_it_has_ended() {
-    let (guest, mut host) = machine();
+    let (guest, mut host) = machine(None);
     let script = "sleep 1; read word; echo got $word; echo wrong >&2; exit 3";
     let arguments = json!({
         "path": "sh", "arg": ["-c", script], "input-data": base64_encode(b"it\n"), "capture-output": true
@@ -69,7 +73,7 @@ fn exec_is_polled_until_it_has_ended() {
 
 #[test]
 fn a_file_is_written_whole_and_read_in_chunks() {
-    let (mut guest, mut host) = machine();
+    let (mut guest, mut host) = machine(None);
     let content: Vec<u8> = (0..60_000_u32).map(|n| ((n * n) >> 7) as u8).collect();
     let handle = host.get(&guest, "guest-file-open", json!({ "path": "/tmp/file", "mode": "wb" }));
     let buffer = json!({ "handle": handle, "buf-b64": base64_encode(&content) });
@@ -81,6 +85,27 @@ fn a_file_is_written_whole_and_read_in_chunks() {
     guest.sh("for n in $(seq 50); do cat /tmp/file; done >/tmp/files").unwrap();
     let start = 1_234_567;
     assert_eq!(read_file(&guest, &mut host, "/tmp/files", start), content.repeat(50)[start as usize..]);
+}
+
+#[test]
+fn a_backup_freezes_and_thaws() {
+    let dir = TempDir::new().unwrap();
+    let image = dir.path().join("disk");
+    make_disk(&image, 32 << 20).unwrap();
+    mkfs("ext4", &["-q"], &image).unwrap();
+    let (mut guest, mut host) = machine(Some(Disk { bus: Bus::VirtioBlk, image, serial: "disk" }));
+    guest.sh("mkdir /mnt && mount -t ext4 /dev/vda /mnt").unwrap();
+
+    assert_eq!(host.get(&guest, "guest-fsfreeze-freeze", json!({})), 1);
+    guest.sh("(echo written >/mnt/file) </dev/null >/dev/null 2>&1 &").unwrap();
+    for _ in 0..3 {
+        assert_eq!(host.get(&guest, "guest-fsfreeze-status", json!({})), "frozen");
+        assert_eq!(host.command(&guest, "guest-get-time", json!({}))["error"]["class"], "CommandNotFound");
+    }
+    guest.sh("! grep written /mnt/file").unwrap();
+    assert_eq!(host.get(&guest, "guest-fsfreeze-thaw", json!({})), 1);
+    assert_eq!(host.get(&guest, "guest-fsfreeze-status", json!({})), "thawed");
+    guest.sh("until grep written /mnt/file; do sleep 0.1; done").unwrap();
 }
 
 /// Opens, seeks, reads in chunks until the end, closes.
@@ -102,8 +127,10 @@ fn read_file(guest: &Guest, host: &mut Proxmox, path: &str, offset: u64) -> Vec<
     content
 }
 
-fn machine() -> (Guest, Proxmox) {
-    let mut guest = Guest::boot(&Machine::new(Board::Pc)).unwrap();
+fn machine(disk: Option<Disk>) -> (Guest, Proxmox) {
+    let mut machine = Machine::new(Board::Pc);
+    machine.disks = disk.into_iter().collect();
+    let mut guest = Guest::boot(&machine).unwrap();
     guest.start_agent("").unwrap();
     (guest, Proxmox { syncs: 1000 })
 }

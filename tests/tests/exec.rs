@@ -289,7 +289,7 @@ fn input_data_is_read_to_its_end() {
 #[test]
 fn input_that_nobody_reads_holds_nobody_up() {
     let mut pair = Pair::new();
-    let text = base64_encode(&vec![7; 180_000]);
+    let text = base64_encode(vec![7; 180_000]);
     let start = Instant::now();
     let pids: Vec<i64> =
         (0..8).map(|_| pair.start(json!({ "path": "sleep", "arg": ["60"], "input-data": text }))).collect();

@@ -292,7 +292,7 @@ fn a_pipe_without_a_partner_holds_nobody_up() {
     // Into one that is full: as much as it takes, then an error.
     let reader = pair.open(&path, "r");
     let writer = pair.open(&path, "w");
-    let text = base64_encode(&[7; 150_000]);
+    let text = base64_encode([7; 150_000]);
     let written = pair.done("write", json!({ "handle": writer, "buf-b64": text }));
     let written = written["count"].as_u64().unwrap() as usize;
     assert!((4096..150_000).contains(&written), "{written}");

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use agent_linux::guest::netlink::{Attributes, Messages};
 use agent_linux::guest::network::{FoundAddress, parse_link};
+use agent_linux::guest::{os_release, tz_rule, tzif};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -23,6 +24,20 @@ pub fn netlink_readers_are_total(input: &[u8]) {
         bodies(message.body);
     }
     bodies(input);
+}
+
+/// The readers of what an administrator may have put into a file or a variable come to an end, and what they give lies
+/// inside of what they were given.
+pub fn text_readers_are_total(input: &[u8]) {
+    for now_s in [i64::MIN, -1, 1_800_000_000, 4_102_444_800, i64::MAX] {
+        for zone in [tzif::zone_at(input, now_s), tz_rule::zone_at(input, now_s)].into_iter().flatten() {
+            offset(input, zone.name);
+        }
+    }
+    let mut text = [b"\n", input].concat();
+    let mut values = 0;
+    os_release::parse(&mut text, &mut |_, value| values += value.len());
+    assert!(values <= input.len(), "more than there was");
 }
 
 /// The readers of what a message holds.

@@ -32,7 +32,7 @@ impl Files for FakeGuest {
         if let Some(error) = files.error.take() {
             return Err(error);
         }
-        let name = path.to_str().unwrap().to_owned();
+        let name = path.to_string_lossy().into_owned();
         match mode.access {
             FileAccess::Read if !files.contents.contains_key(&name) => return Err(Errno(2)),
             FileAccess::Write => drop(files.contents.insert(name.clone(), Vec::new())),
@@ -78,6 +78,10 @@ impl Files for FakeGuest {
             file.at = contents.len();
         }
         let bytes = &bytes[..bytes.len().min(self.files.bite.unwrap_or(usize::MAX))];
+        if file.at > 1 << 20 {
+            // EFBIG
+            return Err(Errno(27));
+        }
         contents.resize(contents.len().max(file.at + bytes.len()), 0);
         contents[file.at..file.at + bytes.len()].copy_from_slice(bytes);
         file.at += bytes.len();

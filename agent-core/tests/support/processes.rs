@@ -35,7 +35,7 @@ pub struct FakeProcess {
 }
 
 fn strings(list: Elements<'_>) -> Vec<String> {
-    list.map(|value| c_string(value).unwrap().to_str().unwrap().to_owned()).collect()
+    list.map(|value| c_string(value).unwrap().to_string_lossy().into_owned()).collect()
 }
 
 impl Processes for FakeGuest {
@@ -51,7 +51,7 @@ impl Processes for FakeGuest {
         });
         let processes = &mut self.processes;
         processes.started.push(FakeProgram {
-            path: program.path.to_str().unwrap().to_owned(),
+            path: program.path.to_string_lossy().into_owned(),
             arguments: strings(program.arguments),
             environment: program.environment.map(strings),
             input,

@@ -85,9 +85,9 @@ pub fn tell(level: &[u8], form: &[u8], words: &[&[u8]]) {
     let mut words = words.iter();
     if FULL && IN_FILE.load(Ordering::Relaxed) {
         let [seconds, nanoseconds] = sys::realtime().map(i64::unsigned_abs);
-        line.add(decimal(seconds, 1, &mut [0; 20]));
+        line.number(seconds, 1);
         line.add(b".");
-        line.add(decimal(nanoseconds / 1000, 6, &mut [0; 20]));
+        line.number(nanoseconds / 1000, 6);
         line.add(b": ");
         line.add(level);
     } else {
@@ -95,10 +95,15 @@ pub fn tell(level: &[u8], form: &[u8], words: &[&[u8]]) {
     }
     line.add(b": ");
     for byte in unpack(form) {
-        match byte {
-            b'%' => line.escape(words.next().copied().unwrap_or_default()),
-            b'!' => unpack(words.next().copied().unwrap_or_default()).for_each(|byte| line.add(&[byte])),
-            _ => line.add(&[byte]),
+        let byte = [byte];
+        let mut text = byte.as_slice();
+        if matches!(text, b"%" | b"!") {
+            text = words.next().copied().unwrap_or_default();
+        }
+        if byte == *b"%" {
+            line.escape(text);
+        } else {
+            unpack(text).for_each(|byte| line.add(&[byte]));
         }
     }
     line.len = line.len.min(LINE - 1);
@@ -120,6 +125,12 @@ struct Line {
 }
 
 impl Line {
+    /// With so many digits at least.
+    #[inline(never)]
+    fn number(&mut self, number: u64, width: usize) {
+        self.add(decimal(number, width, &mut [0; 20]));
+    }
+
     #[inline(never)]
     fn add(&mut self, bytes: &[u8]) {
         for byte in bytes {

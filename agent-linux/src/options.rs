@@ -197,33 +197,43 @@ impl Options {
         let [mut method, ..] = METHODS.each_ref();
         // A path before the first method.
         let mut path = c"";
-        for (number, (name, value)) in self.given.iter().enumerate() {
-            if *name == Name::Path {
+        for number in 0..self.given.len() {
+            let Some((name, value)) = self.given.get(number).copied() else {
+                break;
+            };
+            if name == Name::Path {
                 match self.channels.last_mut() {
                     Some(place) => place.path = value,
                     None => path = value,
                 }
-            } else if *name == Name::Method {
+            } else if name == Name::Method {
                 let Some(found) = METHODS.iter().find(|(name, ..)| *name == value.to_bytes()) else {
                     let form = b"unknown method '%': it must be virtio-serial, isa-serial or unix-listen";
                     return Err(fail(form, &[value.to_bytes()]));
                 };
                 if number < self.configured {
                     method = found;
-                } else if self.channels.push(place(found, path)).is_err() {
-                    return Err(fail(packed!("too many channels: '%'"), &[value.to_bytes()]));
                 } else {
+                    self.open(found, path)?;
                     path = c"";
                 }
             }
         }
         if self.channels.is_empty() {
-            let _ = self.channels.push(place(method, path));
+            self.open(method, path)?;
         }
         if self.channels.iter().any(|place| place.path.is_empty()) {
             return Err(fail(packed!("method 'unix-listen' needs a path: -p PATH"), &[]));
         }
         Ok(())
+    }
+
+    /// One more channel: at this path, or where its kind usually is.
+    #[inline(never)]
+    fn open(&mut self, method: &(&'static [u8], Method, &'static CStr), path: &'static CStr) -> Result<(), Failed> {
+        let path = if path.is_empty() { method.2 } else { path };
+        let pushed = self.channels.push(Place { method: method.1, path });
+        pushed.map_err(|_| fail(packed!("too many channels: '%'"), &[method.0]))
     }
 
     /// The number that an option was given, if it was, within its bounds, or else with this to say about it.
@@ -333,11 +343,6 @@ fn matches_pattern(pattern: &[u8], word: &[u8]) -> bool {
             }
         }
     }
-}
-
-/// A channel at this path, or where its kind usually is.
-fn place(method: &(&[u8], Method, &'static CStr), path: &'static CStr) -> Place {
-    Place { method: method.1, path: if path.is_empty() { method.2 } else { path } }
 }
 
 /// The channels, for tests.

@@ -250,7 +250,7 @@ impl<G: Guest + 'static> Command<G> {
         #[cfg(not(feature = "minimal"))]
         Command::now("guest-get-time", clock::get_time),
         #[cfg(not(feature = "minimal"))]
-        Command::now("guest-set-time", clock::set_time),
+        Command::now("guest-set-time", clock::set_time).audited(),
         Command::now("guest-info", info::info).while_frozen(),
         #[cfg(not(feature = "minimal"))]
         Command::later("guest-shutdown", shutdown::shutdown, shutdown::shutting_down).silent().audited(),

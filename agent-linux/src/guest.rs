@@ -37,6 +37,7 @@ use crate::state::State;
 use crate::sys::Strings;
 
 /// What commands keep for later ones.
+#[repr(C)]
 pub struct Tables {
     /// The files that hosts have opened.
     handles: Handles,

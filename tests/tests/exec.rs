@@ -383,7 +383,7 @@ fn callers_that_never_ask_lock_nobody_out() {
     wait_for("the last ones", PATIENCE, || Ok(children(pair.agent.pid()).is_empty().then_some(()))).unwrap();
     pair.agent.settle().unwrap();
     // Two files each, at most.
-    assert!(descriptors(pair.agent.pid()) <= before + 2 * 40, "{}", descriptors(pair.agent.pid()));
+    assert!(descriptors(pair.agent.pid()) <= before + 2 * 36, "{}", descriptors(pair.agent.pid()));
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::sys::{self, SignalSet, Strings};
 
 /// Processes that are known at a time. Beyond: the one that ended first makes room, whether a host has asked for it or
 /// not; if all still run, EAGAIN.
-pub const CAPACITY: usize = 40;
+pub const CAPACITY: usize = 36;
 
 /// Bytes that are kept of a stream, at most. Beyond, as beyond the shares of memory below: they are read and dropped.
 pub const STREAM_BYTES: u64 = 16 * 1024 * 1024;
@@ -53,7 +53,8 @@ const RUNS: u32 = u32::MAX;
 /// The token of the first pipe. They follow each other: two for each record.
 pub const FIRST_TOKEN: u64 = 1 << 32;
 
-/// What is known of all processes.
+/// What is known of all processes. The records, most of which are never touched, stand last.
+#[repr(C)]
 pub struct Records {
     /// Tells when a pipe has something to say.
     epoll: Option<OwnedFd>,

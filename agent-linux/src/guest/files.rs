@@ -16,9 +16,9 @@ use rustix::io;
 use super::LinuxGuest;
 use crate::sys;
 
-/// Descriptors below this number may be files of hosts: more than 360 at a time. The usual limit of a process is 1024,
+/// Descriptors below this number may be files of hosts: more than 300 at a time. The usual limit of a process is 1024,
 /// so that the agent always has some left for its channels. Beyond: EMFILE.
-pub const FILES: usize = 384;
+pub const FILES: usize = 320;
 
 /// Descriptors that the agent asks for where it was given fewer.
 pub const DESCRIPTORS: u64 = 1024;

@@ -25,10 +25,12 @@ use core::ffi::CStr;
 
 use agent_core::guest::{Guest, Job};
 
+use disk_address::{Serial, Serials};
 use exec::Records;
 use files::Handles;
 use freeze::Freezer;
 use job::Jobs;
+use mounts::Mounts;
 use network::Buffers;
 
 use crate::log;
@@ -63,6 +65,9 @@ pub struct LinuxGuest {
     /// How the agent shall run.
     options: &'static Options,
     freezer: Freezer,
+    /// What was mounted when a host asked last, and what its disks told.
+    mounts: Option<Mounts>,
+    serials: Serials,
     /// What outlives the agent.
     pub state: State,
     /// Where `/sys`, `/proc` and `/usr` are.
@@ -80,7 +85,19 @@ impl LinuxGuest {
     ) -> Self {
         let (jobs, last_suspend, state) = (Jobs::NONE, Job(0), State::new(options.state_dir()));
         let freezer = Freezer::NEW;
-        Self { buffers, tables, last_suspend, environment, options, freezer, state, root: c"/", jobs }
+        Self {
+            buffers,
+            tables,
+            last_suspend,
+            environment,
+            options,
+            freezer,
+            mounts: None,
+            serials: [Serial::NONE; 8],
+            state,
+            root: c"/",
+            jobs,
+        }
     }
 
     /// The value of a variable of the agent's.

@@ -275,6 +275,16 @@ fn file_systems_are_named_from_the_last_to_the_first_with_the_disks_below() {
         assert_eq!(info["used-bytes"], (all - free) * size);
         assert_eq!(info["total-bytes"], (all - free + available) * size);
     }
+
+    // What has changed since is seen.
+    let mut places = || {
+        let found = host.ask("guest-get-fsinfo").unwrap();
+        json!(found.as_array().unwrap().iter().map(|one| one["mountpoint"].clone()).collect::<Vec<_>>())
+    };
+    guest.sh("umount /loop && umount /b && mkdir '/a b' && mount -t ext4 /dev/vdb '/a b'").unwrap();
+    assert_eq!(places(), json!(["/a b", "/a"]));
+    guest.sh("umount '/a b'").unwrap();
+    assert_eq!(places(), json!(["/a"]));
 }
 
 #[test]

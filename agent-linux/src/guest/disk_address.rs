@@ -7,7 +7,7 @@ use core::ffi::CStr;
 
 use agent_core::guest::{Bus, DiskAddress};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{OFlags, readlinkat_raw};
+use rustix::fs::{OFlags, fstat, readlinkat_raw};
 use rustix::io::read;
 
 use crate::sys;
@@ -39,6 +39,23 @@ const UP: usize = 24;
 /// The folder so far up itself, and the link to its driver: [`up`] takes what is needed from the end.
 const FOLDER: &CStr = c"../../../../../../../../../../../../../../../../../../../../../../../../.";
 const DRIVER: &CStr = c"../../../../../../../../../../../../../../../../../../../../../../../../driver";
+
+/// The serial numbers of the disks that were asked last.
+pub type Serials = [Serial; 8];
+
+/// What a disk told.
+#[derive(Clone, Copy)]
+pub struct Serial {
+    /// The inode of its folder in sysfs.
+    id: u64,
+    length: usize,
+    text: [u8; 48],
+}
+
+impl Serial {
+    /// No disk has the number 0.
+    pub const NONE: Self = Serial { id: 0, length: 0, text: [0; 48] };
+}
 
 /// A block device, by its folder in sysfs.
 pub struct Node {
@@ -74,7 +91,8 @@ impl Node {
         base_name(self.path())
     }
 
-    /// Visits the disks that it lies on. The space is for what udev knows of one.
+    /// Visits the disks that it lies on. The space is for what udev knows of one; the serial numbers are those that disks
+    /// have told.
     #[inline(never)]
     pub fn disks(
         &self,
@@ -82,6 +100,7 @@ impl Node {
         device: &[u8],
         depth: u8,
         space: &mut [u8],
+        serials: &mut Serials,
         each: &mut dyn FnMut(&DiskAddress<'_>),
     ) {
         if self.path().starts_with(b"../../devices/virtual/block/") {
@@ -92,7 +111,7 @@ impl Node {
                     && let device = text(slave.as_fd(), c"dev", &mut number)
                     && let Some(node) = Node::find(root, device)
                 {
-                    node.disks(root, device, depth.wrapping_add(1), space, each);
+                    node.disks(root, device, depth.wrapping_add(1), space, serials, each);
                 }
             });
             return;
@@ -100,24 +119,36 @@ impl Node {
         let mut disk = DiskAddress::UNKNOWN;
         self.place(&mut disk);
 
-        let folder = self.folder.as_fd();
         let mut node = [0; 64];
         disk.device = named(b"/dev/", self.name(), &mut node).to_bytes();
         let known = text(root, named(b"run/udev/data/b", device, &mut [0; 64]), space);
         let mut lines = known.split(|byte| *byte == b'\n');
         disk.serial = lines.find_map(|line| line.strip_prefix(b"E:ID_SERIAL=")).unwrap_or_default();
-        let mut serial = [0; 128];
         if disk.serial.is_empty() {
-            // Each read asks the disk itself.
-            let mut lengths = SERIALS.iter().map(|place| text(folder, place, &mut serial).len());
-            let length = lengths.find(|length| *length > 0).unwrap_or(0);
-            disk.serial = serial.get(..length).unwrap_or_default().trim_ascii_start();
-            // As a SCSI disk itself says it: behind a header (SCSI Primary Commands, page 80h).
-            if let [_, 0x80, _, _, page @ ..] = disk.serial {
-                disk.serial = page.trim_ascii();
-            }
+            disk.serial = self.told(serials);
         }
         each(&disk);
+    }
+
+    /// The serial number as the disk itself tells it, once: that takes longer than all else.
+    #[inline(never)]
+    fn told<'s>(&self, serials: &'s mut Serials) -> &'s [u8] {
+        let folder = self.folder.as_fd();
+        // No other folder of sysfs ever gets this number.
+        let id = fstat(folder).map_or(0, |found| found.st_ino);
+        let Some(serial) = serials.get_mut(usize::try_from(id & 7).unwrap_or(0)) else {
+            return b"";
+        };
+        if serial.id != id || serial.length == 0 {
+            let mut lengths = SERIALS.iter().map(|place| text(folder, place, &mut serial.text).len());
+            serial.length = lengths.find(|length| *length > 0).unwrap_or(0);
+            serial.id = id;
+        }
+        match serial.text.get(..serial.length).unwrap_or_default().trim_ascii_start() {
+            // As a SCSI disk itself says it: behind a header (SCSI Primary Commands, page 80h).
+            [_, 0x80, _, _, page @ ..] => page.trim_ascii(),
+            text => text,
+        }
     }
 
     /// Where the disk is plugged in, as far as that can be told.
@@ -292,7 +323,7 @@ mod tests {
             let root = open_folder(&self.0);
             let mut all = Vec::new();
             let node = Node::find(root.as_fd(), number.as_bytes()).unwrap();
-            node.disks(root.as_fd(), number.as_bytes(), 0, &mut [0; 4096], &mut |disk| {
+            node.disks(root.as_fd(), number.as_bytes(), 0, &mut [0; 4096], &mut [Serial::NONE; 8], &mut |disk| {
                 let [a, b, c, d] = disk.pci;
                 let pci = if disk.pci == [-1; 4] { "-".into() } else { format!("{a:04x}:{b:02x}:{c:02x}.{d}") };
                 let [serial, device] = [disk.serial, disk.device].map(|text| str::from_utf8(text).unwrap());

@@ -299,7 +299,7 @@ impl Site<'_> {
         let _ = self.state.folder().and_then(|folder| sys::open(folder.as_fd(), MARK, flags));
         // What lies in an image is written to the file system with the image: that comes last.
         for images in [true, false] {
-            mounts.walk(Order::Reverse, &mut |root, mount| {
+            mounts.walk(Order::Reverse, &mut |root, mount, _| {
                 if report > COUNT || !wanted(mount.point) || is_image(root, mount) != images {
                     return;
                 }
@@ -391,7 +391,7 @@ fn thaw_all(root: &CStr) -> Result<u32, Errno> {
     let mut mounts = Mounts::read(root)?;
     let mut count = 0_u32;
     for images in [false, true] {
-        mounts.walk(Order::Mounted, &mut |root, mount| {
+        mounts.walk(Order::Mounted, &mut |root, mount, _| {
             if is_image(root, mount) == images {
                 // As often as it was frozen.
                 let thaw = |_: &u32| mount.ask(OfFileSystem::THAW, &mut [0; 3]).is_ok();

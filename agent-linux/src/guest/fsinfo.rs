@@ -9,12 +9,18 @@ use rustix::fs::statfs;
 use super::LinuxGuest;
 use super::disk_address::Node;
 use super::mounts::{Mount, Mounts, Order};
-use crate::memory::give_back;
 
 impl FileSystems for LinuxGuest {
     fn file_systems(&mut self, each: &mut dyn FnMut(&Step<'_>)) -> Result<(), Errno> {
-        let space = &mut self.buffers.0;
-        Mounts::read(self.root)?.walk(Order::Reverse, &mut |root, mount| {
+        let serials = &mut self.serials;
+        if self.mounts.as_ref().is_none_or(Mounts::are_stale) {
+            self.mounts = None;
+            self.mounts = Some(Mounts::read(self.root)?);
+        }
+        let Some(mounts) = &mut self.mounts else {
+            return Ok(());
+        };
+        mounts.walk(Order::Reverse, &mut |root, mount, space| {
             let node = Node::find(root, mount.device);
             each(&Step::FileSystem(FileSystem {
                 name: node.as_ref().map_or(mount.device, Node::name),
@@ -23,10 +29,9 @@ impl FileSystems for LinuxGuest {
                 usage: usage(mount),
             }));
             if let Some(node) = node {
-                node.disks(root, mount.device, 0, space, &mut |disk| each(&Step::Disk(*disk)));
+                node.disks(root, mount.device, 0, space, serials, &mut |disk| each(&Step::Disk(*disk)));
             }
         });
-        give_back(space);
         Ok(())
     }
 }

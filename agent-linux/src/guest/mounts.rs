@@ -8,18 +8,19 @@ use core::ffi::CStr;
 use core::{ptr, slice};
 
 use agent_core::guest::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, OFlags, major, minor, statat};
 use rustix::io::read;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use crate::sys::{self, OfFileSystem};
 use crate::text::decimal;
 
-/// Bytes of a mount table, and of a path of it behind that. The kernel allows 100,000 mounts, and memory is taken when
+/// Bytes of a mount table, and of a path of it behind that, and as many again for visitors. The kernel allows 100,000 mounts, and memory is taken when
 /// it is touched. Beyond: an error.
 const SIZE: usize = 32 * 1024 * 1024;
-const PATH_SIZE: usize = 16 * 1024;
+const PATH_SIZE: usize = 8 * 1024;
 
 /// A mount of a block device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +64,11 @@ pub enum Order {
 /// The mounts at one time: all of the table, as nothing else gives it in reverse and of one piece.
 pub struct Mounts {
     root: OwnedFd,
+    file: OwnedFd,
     table: Table,
 }
 
-/// Memory of its own.
+/// Memory of its own. It is not private, so that what is kept of it is the kernel's until it is looked at again.
 struct Table {
     memory: *mut u8,
     used: usize,
@@ -84,28 +86,34 @@ impl Mounts {
         let file = sys::open(root.as_fd(), c"proc/self/mountinfo", OFlags::RDONLY)?;
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: new memory, which nobody else knows.
-        let memory = unsafe { mmap_anonymous(ptr::null_mut(), SIZE, access, MapFlags::PRIVATE | MapFlags::NORESERVE) }?;
+        let memory = unsafe { mmap_anonymous(ptr::null_mut(), SIZE, access, MapFlags::SHARED | MapFlags::NORESERVE) }?;
         let mut table = Table { memory: memory.cast(), used: 0 };
-        // A page of 2 MiB takes longer to clear than all that is done with a usual table.
-        // SAFETY: this changes nothing that can be seen.
-        let _ = unsafe { madvise(memory, SIZE, Advice::LinuxNoHugepage) };
         loop {
             let (_, space) = table.parts();
-            let room = space.len().saturating_sub(PATH_SIZE);
+            let room = space.len().saturating_sub(2 * PATH_SIZE);
             let count = read(&file, space.get_mut(..room).unwrap_or_default())?;
             table.used = table.used.wrapping_add(count);
             if count == 0 {
-                return if room == 0 { Err(rustix::io::Errno::NOMEM) } else { Ok(Mounts { root, table }) };
+                return if room == 0 { Err(rustix::io::Errno::NOMEM) } else { Ok(Mounts { root, file, table }) };
             }
         }
     }
 
+    /// Has something been mounted or unmounted since? (proc_pid_mounts(5))
+    pub fn are_stale(&self) -> bool {
+        let mut files = [PollFd::new(&self.file, PollFlags::PRI)];
+        let _ = poll(&mut files, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        let [file] = files;
+        !file.revents().is_empty()
+    }
+
     /// Visits each file system on a block device, where it is mounted first if it is mounted several times. The root goes
-    /// with it.
+    /// with it, and some space.
     #[inline(never)]
-    pub fn walk(&mut self, order: Order, visit: &mut dyn FnMut(BorrowedFd<'_>, &Mount<'_>)) {
+    pub fn walk(&mut self, order: Order, visit: &mut dyn FnMut(BorrowedFd<'_>, &Mount<'_>, &mut [u8])) {
         let root = self.root.as_fd();
         let (text, space) = self.table.parts();
+        let (path, space) = space.split_at_mut_checked(PATH_SIZE).unwrap_or_default();
         let mut rest = &*text;
         while let Some((before, line)) = take_line(text, &mut rest, order) {
             // 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
@@ -120,7 +128,7 @@ impl Mounts {
                     continue;
                 }
                 // It has no number of its own there, as it may lie on several.
-                device = device_at(root, unescape(source, space), &mut name);
+                device = device_at(root, unescape(source, path), &mut name);
             }
             let mut known = kind.is_empty() || device.is_empty();
             let mut earlier = before;
@@ -128,7 +136,7 @@ impl Mounts {
                 known = word(line, 2) == number;
             }
             if !known {
-                visit(root, &Mount { point: unescape(point, space), kind, device });
+                visit(root, &Mount { point: unescape(point, path), kind, device }, space);
             }
         }
     }
@@ -228,7 +236,7 @@ mod tests {
         let mut mounts = Mounts::read(&path).unwrap();
         let [forward, mut backward] = [Order::Mounted, Order::Reverse].map(|order| {
             let mut all = Vec::new();
-            mounts.walk(order, &mut |_, mount| {
+            mounts.walk(order, &mut |_, mount, _| {
                 let texts = [mount.point.to_bytes(), mount.kind, mount.device];
                 all.push(texts.map(|text| str::from_utf8(text).unwrap().to_string()));
             });

@@ -28,7 +28,7 @@ impl Trim for LinuxGuest {
         let root = self.root;
         self.jobs.start_telling(&mut |file| match Mounts::read(root) {
             Ok(mut mounts) => {
-                mounts.walk(Order::Reverse, &mut |_, mount| trim(mount, minimum, file));
+                mounts.walk(Order::Reverse, &mut |_, mount, _| trim(mount, minimum, file));
                 0
             }
             Err(Errno(error)) => Report::from(error),

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::{Call, Failed, Result};
+use super::{Call, Result};
 use crate::error::Fault;
 use crate::guest::{ClockError, Guest};
 
@@ -33,8 +33,7 @@ pub(super) fn set_time<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
             ClockError::SetHardware(errno) => (Fault::SetHardwareClock, errno),
             ClockError::SetByHardware(errno) => (Fault::SetTimeByHardware, errno),
         };
-        call.error = fault.by(errno);
-        return Err(Failed);
+        return Err(call.fail_by(fault, errno));
     }
     call.reply.open_object();
     call.reply.close_object();

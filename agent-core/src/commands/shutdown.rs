@@ -2,8 +2,8 @@
 
 use core::task::Poll;
 
-use super::{Call, Failed, Result};
-use crate::error::{Error, Fault};
+use super::{Call, Result};
+use crate::error::Fault;
 use crate::guest::{Guest, Job, ShutdownError, ShutdownMode};
 
 const MODES: [(&[u8], ShutdownMode); 3] =
@@ -17,19 +17,17 @@ pub(super) fn shutdown<G: Guest>(call: &mut Call<'_, G>) -> Result<Job> {
     let Some((_, mode)) = MODES.iter().find(|(name, _)| *name == mode) else {
         return Err(call.fail(Fault::ShutdownMode, &[]));
     };
-    call.guest.shut_down(*mode).map_err(|errno| {
-        call.error = Fault::Job.by(errno);
-        Failed
-    })
+    call.guest.shut_down(*mode).map_err(|errno| call.fail_by(Fault::Job, errno))
 }
 
 /// The guest is about to end, or does not.
 pub(super) fn shutting_down<G: Guest>(call: &mut Call<'_, G>, job: Job) -> Poll<Result<()>> {
-    call.guest.shutting_down(job).map_err(|error| {
-        call.error = match error {
-            ShutdownError::Helper(status) => Error { number: status.into(), ..Fault::ShutdownHelper.plain() },
-            ShutdownError::Kernel(errno) => Fault::Shutdown.by(errno),
-        };
-        Failed
+    call.guest.shutting_down(job).map_err(|error| match error {
+        ShutdownError::Helper(status) => {
+            let failed = call.fail(Fault::ShutdownHelper, &[]);
+            call.error.number = status.into();
+            failed
+        }
+        ShutdownError::Kernel(errno) => call.fail_by(Fault::Shutdown, errno),
     })
 }

@@ -69,9 +69,9 @@ pub(super) fn load<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     let load = call.guest.load();
     let reply = &mut call.reply;
     reply.open_object();
-    for (name, load) in ["load1m", "load5m", "load15m"].iter().zip(load) {
+    for (name, load) in ["load1m", "load5m", "load15m"].iter().zip(&load) {
         reply.key(name);
-        reply.decimal(load, LOAD_SCALE);
+        reply.decimal(*load, LOAD_SCALE);
     }
     reply.close_object();
     Ok(())

@@ -1,6 +1,6 @@
 //! `cargo xtask size`: what the release binary costs, in the file and running, against the limits of the design.
 //!
-//! Where Debian's qemu-ga is installed, it is measured the same way beside it, for comparison only.
+//! QEMU's own agent, where it is there, is measured the same way beside it, for comparison only.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,10 +54,10 @@ pub fn check(sh: &Shell) -> Result<()> {
     layout(&file, &mut table)?;
     features(sh, &file, &mut table)?;
     running(&program, file.len() as u64, &mut table)?;
-    if let Some(path) = find_program("qemu-ga") {
+    if let Ok(path) = paths::reference_agent() {
         beside(&Program { path })?;
     } else {
-        println!("\nqemu-ga is not installed: nothing to compare with (Debian: qemu-guest-agent)");
+        println!("\nno qemu-ga to compare with: `cargo xtask test` fetches it");
     }
     ensure!(table.broken.is_empty(), "beyond the limit: {}", table.broken.join(", "));
     Ok(())

@@ -34,7 +34,7 @@ pub fn run(sh: &Shell) -> Result<()> {
     steps.run("unit, vector and property tests", || {
         cmd!(sh, "cargo test --no-fail-fast -p agent-core").run()?;
         cmd!(sh, "cargo test --no-fail-fast -p agent-linux --lib").run()?;
-        cmd!(sh, "cargo test --no-fail-fast -p agent-linux --test properties").run()?;
+        cmd!(sh, "cargo test --no-fail-fast -p agent-linux --test properties --test timezones").run()?;
         Ok(())
     })?;
     steps.run("installation", || Ok(cmd!(sh, "cargo test --no-fail-fast -p xtask").run()?))?;

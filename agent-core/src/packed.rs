@@ -5,9 +5,9 @@
 
 /// The pairs; the first has the code 0x80. They were counted in the texts of the agent: others work as well, and make
 /// it larger.
-const PAIRS: &[u8; 256] = b"   ' ( P a b d f i l m n o p r s t v%''n, ---p24: InJSONP QMTHa adalamanaratbebjcacech\
-ckcoctd dee e-ecedelemeneresetexezfageguhailinirisitkelelilomambmemin ndnengnonto ofog\
-onoooporotoup'papeprptpuqur rareriros sesissstsut tethtitotrtstyueulumunusvaviwhx-y ";
+const PAIRS: &[u8; 256] = b" % ' a b c d f i l m n o r s t%', --: ; InJSONP QMa abadalamanaratbebjcacechckcoctd de\
+e ecedefemeneresetexezf fafifog guhaheiliminirisitkelelilom mambmemimon ndnengnonto oc\
+ogonoooporosotouowpapeprpuqur rareriros sessstsusyt tethtitotrtyueunupusutvaviway yt";
 
 /// A text, which must be ASCII, in its packed form: `&'static [u8]`.
 #[macro_export]

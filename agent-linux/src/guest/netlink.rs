@@ -275,6 +275,7 @@ impl<'b> Dump<'b> {
 
     /// The next datagram, or why there is none. The kernel has it ready before the last one is out of its hands: there
     /// is nothing to wait for.
+    #[inline(never)]
     fn receive(&mut self) -> u32 {
         let Some(socket) = &self.socket else { return errno::EBADF };
         let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
@@ -290,6 +291,7 @@ impl<'b> Dump<'b> {
         }
     }
 
+    #[inline(never)]
     fn fail(&mut self, error: u32) {
         self.running = false;
         self.error = error;

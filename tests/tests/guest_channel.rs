@@ -55,6 +55,22 @@ fn no_reply_for_the_first_host_reaches_the_second() {
 }
 
 #[test]
+fn what_a_host_asked_for_before_it_left_is_done_and_answered_to_nobody() {
+    let (mut guest, mut host, pid) = pc();
+    guest.sh(&format!("kill -STOP {pid}")).unwrap();
+    host.send(r#"{"execute": "guest-exec", "arguments": {"path": "touch", "arg": ["/tmp/done"]}}"#).unwrap();
+    drop(host);
+    guest.wait_host_connected(false).unwrap();
+    guest.sh(&format!("kill -CONT {pid}; until [ -e /tmp/done ]; do sleep 0.05; done")).unwrap();
+    guest.settle(pid).unwrap();
+
+    let mut next = guest.connect("qga0").unwrap();
+    guest.wait_host_connected(true).unwrap();
+    next.expect_silence(Duration::from_millis(500)).unwrap();
+    assert_eq!(next.ask("guest-ping").unwrap(), json!({}));
+}
+
+#[test]
 fn however_soon_the_next_host_comes_it_gets_its_own_answer_and_nothing_else() {
     let (mut guest, mut host, _) = pc();
     for pause_ms in [20, 60, 150, 300, 600, 1000] {

@@ -6,6 +6,14 @@ use nanoga_tests::qemu::{Board, Machine};
 use serde_json::{Value, json};
 
 const COMMANDS: &[&str] = &[
+    "guest-exec",
+    "guest-exec-status",
+    "guest-file-close",
+    "guest-file-flush",
+    "guest-file-open",
+    "guest-file-read",
+    "guest-file-seek",
+    "guest-file-write",
     "guest-fsfreeze-freeze",
     "guest-fsfreeze-freeze-list",
     "guest-fsfreeze-status",

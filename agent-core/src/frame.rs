@@ -357,7 +357,6 @@ impl Framer {
     }
 
     /// A byte in a string that does not end it: perhaps it completes an escape.
-    #[inline(never)]
     fn string(&mut self, byte: u8) -> Result<Option<u32>, Fault> {
         self.state = match self.state {
             State::Text if byte == b'\\' => {
@@ -403,7 +402,6 @@ impl Framer {
     }
 
     /// A digit of `\uXXXX`. The last one completes a character, or the first half of a pair.
-    #[inline(never)]
     fn digit(&mut self, digit: u8) -> Result<Option<u32>, Fault> {
         if digit > 0xF {
             return Err(Fault::InvalidUnicode);

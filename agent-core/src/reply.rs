@@ -87,7 +87,6 @@ impl Outbox {
     }
 
     /// The next bytes to send; none when all has been sent.
-    #[inline(never)]
     pub(crate) fn pending<'b, S: Spool>(&mut self, buffer: &'b mut [u8], spool: &mut S) -> Result<&'b [u8], SpoolLost> {
         if self.spooled > 0 && (self.sent >= self.len || self.fetched == 0) {
             if self.fetched == 0 {

@@ -38,7 +38,6 @@ impl<'f> Request<'f> {
         request
     }
 
-    #[inline(never)]
     fn take_members(&mut self, frame: &'f [u8]) {
         if frame.first() != Some(&b'{') {
             self.refuse(Fault::NotAnObject, &[]);

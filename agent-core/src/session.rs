@@ -49,7 +49,6 @@ impl<'buf> Session<'buf> {
     /// Consumes input and answers requests, until something has to be sent or waited for.
     ///
     /// Replies to requests that came together may wait together. Never called while something is pending.
-    #[inline(never)]
     pub fn feed<G: Guest + 'static, S: Spool>(
         &mut self,
         agent: &mut Agent<G>,

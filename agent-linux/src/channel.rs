@@ -222,7 +222,6 @@ impl Channel {
     }
 
     /// Something happened on the descriptor.
-    #[inline(never)]
     pub fn handle(&mut self, flags: EventFlags, agent: &mut Agent<LinuxGuest>, epoll: BorrowedFd<'_>) {
         let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
         match &mut self.line {
@@ -253,7 +252,6 @@ impl Channel {
     }
 
     /// A deadline has passed.
-    #[inline(never)]
     pub fn tick(&mut self, agent: &mut Agent<LinuxGuest>) {
         self.deadline_ms = NEVER;
         match &self.line {

@@ -26,7 +26,6 @@ pub fn run(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel]) -> Result<()
 }
 
 /// The same. `what` is changed to what could not be waited for.
-#[inline(never)]
 fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'static [u8]) -> rustix::io::Result<()> {
     sys::block_only(HANDLED.with(kernel::SIGPIPE));
     let signals = sys::signalfd(HANDLED)?;

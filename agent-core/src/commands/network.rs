@@ -117,7 +117,6 @@ impl Interfaces<'_, '_> {
 }
 
 /// `GuestNetworkInterfaceStat`
-#[inline(never)]
 fn write_statistics(reply: &mut Reply<'_>, of: &Statistics) {
     reply.key("statistics");
     reply.open_object();

@@ -17,7 +17,6 @@ pub(super) fn open(path: &CStr) -> Result<OwnedFd, Errno> {
     }
 }
 
-#[inline(never)]
 fn open_by_name(path: &[u8]) -> Result<OwnedFd, Errno> {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let mut found = Err(Errno::NOENT);
@@ -30,7 +29,6 @@ fn open_by_name(path: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 /// A port whose name has not arrived yet has none.
-#[inline(never)]
 fn has_name(ports: BorrowedFd<'_>, port: &[u8], name: &[u8]) -> bool {
     let Ok(file) = sys::open(ports, sys::join(&mut [0; PATH], &[port, b"/name"]), OFlags::RDONLY) else {
         return false;

@@ -17,7 +17,7 @@ pub const INPUT: usize = 16 * 1024;
 pub const CONFIG: usize = 8 * 1024;
 
 /// Bytes of the largest page that a kernel for this processor may have.
-pub const PAGE: usize = if cfg!(target_arch = "aarch64") { 64 * 1024 } else { 4096 };
+const PAGE: usize = if cfg!(target_arch = "aarch64") { 64 * 1024 } else { 4096 };
 
 /// A buffer on pages of its own, so that they can go back to the kernel (`madvise(2)`).
 #[repr(C, align(4096))]

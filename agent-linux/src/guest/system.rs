@@ -5,7 +5,7 @@ use rustix::fs::{CWD, OFlags};
 use rustix::system::{sysinfo, uname};
 
 use super::{LinuxGuest, os_release, utmp};
-use crate::memory::{PAGE, give_back};
+use crate::memory::give_back;
 use crate::sys;
 
 impl System for LinuxGuest {
@@ -26,10 +26,7 @@ impl System for LinuxGuest {
         }
         let text = self.buffers.0.get_mut(..=len).unwrap_or_default();
         os_release::parse(text, each);
-        // The usual file takes one page. To give that back and fault it in anew would cost more than all the rest.
-        if len >= PAGE {
-            give_back(&mut self.buffers.0);
-        }
+        give_back(&mut self.buffers.0);
     }
 
     fn host_name(&mut self, show: &mut dyn FnMut(&[u8])) {

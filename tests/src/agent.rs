@@ -1,6 +1,7 @@
 //! The agent as a process of this machine: started with bounds, looked at through procfs, ended with its owner.
 //!
-//! No test here may ever send a command with an effect (`guest-suspend-*`): the guest would be this machine.
+//! No test here may ever send a command with an effect (`guest-suspend-*`): the guest would be this machine. What ends
+//! with a namespace is tried in one (`tests/inits.rs`).
 
 use std::fs;
 use std::os::unix::process::CommandExt;

@@ -21,150 +21,163 @@ pub struct Error<'f> {
 }
 
 /// Makes the list of faults: each with its form, which says what to tell the host. In a form `%` stands for the word,
-/// `&` for the other word, `#` for the number, and `!` for what the number says as one of the kernel's errors.
+/// `&` for the other word, `#` for the number, and `!` for what the number says as one of the kernel's errors. The agent
+/// with the fewest commands cannot fail in the ways of `full`, and has no sentences for them.
 macro_rules! faults {
-    ($($(#[$doc:meta])* $name:ident = $form:literal;)*) => {
+    (
+        seed { $($(#[$doc:meta])* $name:ident = $form:literal;)* }
+        full { $($(#[$full_doc:meta])* $full_name:ident = $full_form:literal;)* }
+    ) => {
         /// What can be wrong with a request, or go wrong with it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Fault {
             $($(#[$doc])* $name,)*
+            $($(#[$full_doc])* $full_name,)*
         }
 
         /// Their forms, a line each.
+        #[cfg(not(feature = "minimal"))]
+        const FORMS: &[u8] = packed!(concat!($($form, "\n",)* $($full_form, "\n",)*));
+        #[cfg(feature = "minimal")]
         const FORMS: &[u8] = packed!(concat!($($form, "\n",)*));
     };
 }
 
 faults! {
-    // The bytes are not JSON; the word is the token where that shows.
-    /// A byte that cannot stand here; the token ends with it.
-    Stray = "stray '%'";
-    /// Something else stands where a value should.
-    ExpectingValue = "expecting value";
-    /// A member of an object has no name.
-    KeyNotString = "key is not a string in object";
-    /// A member of an object has no value.
-    MissingColon = "missing : in object pair";
-    /// Neither `,` nor `}` behind a member.
-    SeparatorInObject = "expected separator in dict";
-    /// Neither `,` nor `]` behind an element.
-    SeparatorInArray = "expected separator in list";
-    /// A word that is none of `true`, `false` and `null`.
-    InvalidKeyword = "invalid keyword '%'";
-    /// `\` and something that it does not escape.
-    InvalidEscape = "invalid escape sequence in string";
-    /// Bytes in a string that are not UTF-8 (RFC 3629).
-    InvalidUtf8 = "invalid UTF-8 sequence in string";
-    /// Half a surrogate pair, or `\u` without four digits.
-    InvalidUnicode = "% is not a valid Unicode character";
-    /// One object has two members of the same name.
-    DuplicateKey = "duplicate key";
-    /// A number too large for a double: it could not be echoed.
-    NumberRange = "number out of range '%'";
-    /// More than [`crate::limits::DEPTH`] brackets are open.
-    Depth = "JSON nesting depth limit exceeded: at most 1024 brackets";
-    /// Finding duplicate keys would take more than [`crate::limits::KEY_SEARCH_BYTES`].
-    Members = "JSON token count limit exceeded: too many members in its objects";
-    /// More bytes than the number, without the white space between tokens.
-    TooLong = "JSON token size limit exceeded: at most # bytes";
+    seed {
+        // The bytes are not JSON; the word is the token where that shows.
+        /// A byte that cannot stand here; the token ends with it.
+        Stray = "stray '%'";
+        /// Something else stands where a value should.
+        ExpectingValue = "expecting value";
+        /// A member of an object has no name.
+        KeyNotString = "key is not a string in object";
+        /// A member of an object has no value.
+        MissingColon = "missing : in object pair";
+        /// Neither `,` nor `}` behind a member.
+        SeparatorInObject = "expected separator in dict";
+        /// Neither `,` nor `]` behind an element.
+        SeparatorInArray = "expected separator in list";
+        /// A word that is none of `true`, `false` and `null`.
+        InvalidKeyword = "invalid keyword '%'";
+        /// `\` and something that it does not escape.
+        InvalidEscape = "invalid escape sequence in string";
+        /// Bytes in a string that are not UTF-8 (RFC 3629).
+        InvalidUtf8 = "invalid UTF-8 sequence in string";
+        /// Half a surrogate pair, or `\u` without four digits.
+        InvalidUnicode = "% is not a valid Unicode character";
+        /// One object has two members of the same name.
+        DuplicateKey = "duplicate key";
+        /// A number too large for a double: it could not be echoed.
+        NumberRange = "number out of range '%'";
+        /// More than [`crate::limits::DEPTH`] brackets are open.
+        Depth = "JSON nesting depth limit exceeded: at most 1024 brackets";
+        /// Finding duplicate keys would take more than [`crate::limits::KEY_SEARCH_BYTES`].
+        Members = "JSON token count limit exceeded: too many members in its objects";
+        /// More bytes than the number, without the white space between tokens.
+        TooLong = "JSON token size limit exceeded: at most # bytes";
 
-    // The request is JSON, but not one that can be run.
-    /// It is no object.
-    NotAnObject = "QMP input must be a JSON object";
-    /// The member `execute` is no string.
-    ExecuteNotString = "QMP input member 'execute' must be a string";
-    /// The member `arguments` is no object.
-    ArgumentsNotObject = "QMP input member 'arguments' must be an object";
-    /// It has a member of this name, which is none of `execute`, `arguments` and `id`.
-    UnexpectedMember = "QMP input member '%' is unexpected";
-    /// It names no command.
-    NoExecute = "QMP input lacks member 'execute'";
-    /// There is no command of this name.
-    UnknownCommand = "The command % has not been found";
-    /// The command of this name is not allowed, or not while the file systems are frozen.
-    Disabled = "Command % has been disabled: the command is not allowed";
-    /// The argument of this name is no integer.
-    NotAnInteger = "Invalid parameter type for '%', expected: integer";
-    /// The argument of this name is no string.
-    NotAString = "Invalid parameter type for '%', expected: string";
-    /// The argument of this name is neither `true` nor `false`.
-    NotABoolean = "Invalid parameter type for '%', expected: boolean";
-    /// The argument of this name is no list.
-    NotAnArray = "Invalid parameter type for '%', expected: array";
-    /// The element of that number, counted from 0, in the argument of this name is no string.
-    ElementNotAString = "Invalid parameter type for '%[#]', expected: string";
-    /// The argument of this name is of neither type that it may have; the other word is what they are called together.
-    NotAnAlternative = "Invalid parameter type for '%', expected: &";
-    /// The argument of the second name is none of the words it may be.
-    NotAMember = "Parameter '&' does not accept value '%'";
-    /// The argument of this name is mandatory.
-    ParameterMissing = "Parameter '%' is missing";
-    /// The command has no argument of this name.
-    UnexpectedParameter = "Parameter '%' is unexpected";
+        // The request is JSON, but not one that can be run.
+        /// It is no object.
+        NotAnObject = "QMP input must be a JSON object";
+        /// The member `execute` is no string.
+        ExecuteNotString = "QMP input member 'execute' must be a string";
+        /// The member `arguments` is no object.
+        ArgumentsNotObject = "QMP input member 'arguments' must be an object";
+        /// It has a member of this name, which is none of `execute`, `arguments` and `id`.
+        UnexpectedMember = "QMP input member '%' is unexpected";
+        /// It names no command.
+        NoExecute = "QMP input lacks member 'execute'";
+        /// There is no command of this name.
+        UnknownCommand = "The command % has not been found";
+        /// The command of this name is not allowed, or not while the file systems are frozen.
+        Disabled = "Command % has been disabled: the command is not allowed";
+        /// The argument of this name is no integer.
+        NotAnInteger = "Invalid parameter type for '%', expected: integer";
+        /// The argument of this name is mandatory.
+        ParameterMissing = "Parameter '%' is missing";
+        /// The command has no argument of this name.
+        UnexpectedParameter = "Parameter '%' is unexpected";
 
-    // The command did not work.
-    /// The reply does not fit into the memory that there is for it.
-    ReplyTooLong = "the reply is larger than the guest's memory allows";
-    /// The guest cannot sleep this way.
-    SuspendUnsupported = "the requested suspend mode is not supported by the guest";
-    /// The guest is being put to sleep already, or just waking up.
-    SuspendBusy = "another suspend is in progress";
-    /// Writing this file failed, by the number.
-    SuspendWrite = "suspend: cannot write to '%': !";
-    /// This program ended with the number.
-    SuspendHelper = "the helper program '%' returned an unexpected exit status code (#)";
-    /// No clock can be set to this time.
-    InvalidTime = "Invalid time";
-    /// The clock could not be set, by the number.
-    SetTime = "Failed to set time to guest: !";
-    /// The clock is set, but the hardware clock could not be, by the number.
-    SetHardwareClock = "failed to set hardware clock to system time: !";
-    /// The clock could not be set to the hardware clock, by the number.
-    SetTimeByHardware = "failed to set system time to hardware clock: !";
-    /// The guest cannot end this way. (The parenthesis is open in the reference too.)
-    ShutdownMode = "mode is invalid (valid values are: halt|powerdown|reboot";
-    /// The program that was to end the guest ended with the number.
-    ShutdownHelper = "child process has failed to shutdown: exit status #";
-    /// The guest could not be ended, by the number.
-    Shutdown = "child process has failed to shutdown: !";
-    /// The job could not be started, by the number.
-    Job = "failed to create child process: !";
-    /// The list of mounts could not be read, by the number.
-    Mounts = "failed to open mtab file: '/proc/self/mountinfo': !";
-    /// The program of this name could not be executed, by the number.
-    Exec = "Failed to execute child process \\u201C%\\u201D (!)";
-    /// No process that was started has this number, or none any more.
-    NoProcess = "PID % does not exist";
-    /// The text is not base64.
-    Base64 = "Base64 data contains invalid characters";
-    /// A file cannot be opened like this.
-    FileMode = "invalid file open mode '%'";
-    /// The file of this name could not be opened in the other word's mode, by the number.
-    FileOpen = "failed to open file '%' (mode: '&'): !";
-    /// No open file has this handle.
-    FileHandle = "handle '%' has not been found";
-    /// So many bytes can be neither read nor written.
-    FileCount = "value '%' is invalid for argument count";
-    /// An offset cannot count from there.
-    Whence = "invalid whence code %";
-    /// Closing a file failed, by the number.
-    FileClose = "failed to close handle: !";
-    /// Reading a file failed, by the number.
-    FileRead = "failed to read file: !";
-    /// Writing a file failed, by the number.
-    FileWrite = "failed to write to file: !";
-    /// Moving in a file failed, by the number.
-    FileSeek = "failed to seek file: !";
-    /// The mount point, which is the word, could not be opened, by the number.
-    FreezeOpen = "failed to open %: !";
-    /// The file system mounted at the word could not be frozen, by the number.
-    Freeze = "failed to freeze %: !";
-    /// The hook, which is the word, cannot be run, by the number.
-    HookMissing = "can't access fsfreeze hook '%': !";
-    /// The hook ended with the number.
-    HookFailed = "child process has failed to execute fsfreeze hook: exit status #";
-    /// The interfaces could not be read, by the number.
-    Interfaces = "failed to get network interfaces: !";
+        // The command did not work.
+        /// The reply does not fit into the memory that there is for it.
+        ReplyTooLong = "the reply is larger than the guest's memory allows";
+        /// The guest cannot sleep this way.
+        SuspendUnsupported = "the requested suspend mode is not supported by the guest";
+        /// The guest is being put to sleep already, or just waking up.
+        SuspendBusy = "another suspend is in progress";
+        /// Writing this file failed, by the number.
+        SuspendWrite = "suspend: cannot write to '%': !";
+        /// This program ended with the number.
+        SuspendHelper = "the helper program '%' returned an unexpected exit status code (#)";
+        /// The job could not be started, by the number.
+        Job = "failed to create child process: !";
+        /// The interfaces could not be read, by the number.
+        Interfaces = "failed to get network interfaces: !";
+    }
+
+    full {
+        /// The argument of this name is no string.
+        NotAString = "Invalid parameter type for '%', expected: string";
+        /// The argument of this name is neither `true` nor `false`.
+        NotABoolean = "Invalid parameter type for '%', expected: boolean";
+        /// The argument of this name is no list.
+        NotAnArray = "Invalid parameter type for '%', expected: array";
+        /// The element of that number, counted from 0, in the argument of this name is no string.
+        ElementNotAString = "Invalid parameter type for '%[#]', expected: string";
+        /// The argument of this name is of neither type that it may have; the other word is what they are called together.
+        NotAnAlternative = "Invalid parameter type for '%', expected: &";
+        /// The argument of the second name is none of the words it may be.
+        NotAMember = "Parameter '&' does not accept value '%'";
+        /// No clock can be set to this time.
+        InvalidTime = "Invalid time";
+        /// The clock could not be set, by the number.
+        SetTime = "Failed to set time to guest: !";
+        /// The clock is set, but the hardware clock could not be, by the number.
+        SetHardwareClock = "failed to set hardware clock to system time: !";
+        /// The clock could not be set to the hardware clock, by the number.
+        SetTimeByHardware = "failed to set system time to hardware clock: !";
+        /// The guest cannot end this way. (The parenthesis is open in the reference too.)
+        ShutdownMode = "mode is invalid (valid values are: halt|powerdown|reboot";
+        /// The program that was to end the guest ended with the number.
+        ShutdownHelper = "child process has failed to shutdown: exit status #";
+        /// The guest could not be ended, by the number.
+        Shutdown = "child process has failed to shutdown: !";
+        /// The list of mounts could not be read, by the number.
+        Mounts = "failed to open mtab file: '/proc/self/mountinfo': !";
+        /// The program of this name could not be executed, by the number.
+        Exec = "Failed to execute child process \\u201C%\\u201D (!)";
+        /// No process that was started has this number, or none any more.
+        NoProcess = "PID % does not exist";
+        /// The text is not base64.
+        Base64 = "Base64 data contains invalid characters";
+        /// A file cannot be opened like this.
+        FileMode = "invalid file open mode '%'";
+        /// The file of this name could not be opened in the other word's mode, by the number.
+        FileOpen = "failed to open file '%' (mode: '&'): !";
+        /// No open file has this handle.
+        FileHandle = "handle '%' has not been found";
+        /// So many bytes can be neither read nor written.
+        FileCount = "value '%' is invalid for argument count";
+        /// An offset cannot count from there.
+        Whence = "invalid whence code %";
+        /// Closing a file failed, by the number.
+        FileClose = "failed to close handle: !";
+        /// Reading a file failed, by the number.
+        FileRead = "failed to read file: !";
+        /// Writing a file failed, by the number.
+        FileWrite = "failed to write to file: !";
+        /// Moving in a file failed, by the number.
+        FileSeek = "failed to seek file: !";
+        /// The mount point, which is the word, could not be opened, by the number.
+        FreezeOpen = "failed to open %: !";
+        /// The file system mounted at the word could not be frozen, by the number.
+        Freeze = "failed to freeze %: !";
+        /// The hook, which is the word, cannot be run, by the number.
+        HookMissing = "can't access fsfreeze hook '%': !";
+        /// The hook ended with the number.
+        HookFailed = "child process has failed to execute fsfreeze hook: exit status #";
+    }
 }
 
 impl Fault {

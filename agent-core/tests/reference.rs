@@ -44,15 +44,29 @@ fn hex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
+/// Of commands that a build may lack: how their names begin, and whether this one has them.
+const SWITCHED: [(&[u8], bool); 2] =
+    [(b"guest-file-", cfg!(feature = "files")), (b"guest-exec", cfg!(feature = "exec"))];
+
+/// Is it about a command that this build lacks?
+fn is_absent(input: &[u8]) -> bool {
+    SWITCHED.iter().any(|(name, there)| !there && input.windows(name.len()).any(|bytes| bytes == *name))
+}
+
 #[test]
 fn every_recorded_request_gets_the_recorded_reply() {
     let mut failures = Vec::new();
+    let mut compared = 0;
     let cases = include_str!("vectors/reference.jsonl");
     for line in cases.lines() {
         let mut reader = serde_json::Deserializer::from_str(line);
         reader.disable_recursion_limit();
         let case = <Value as serde::Deserialize>::deserialize(&mut reader).unwrap();
         let (input, output) = (hex(case["input_hex"].as_str().unwrap()), hex(case["output_hex"].as_str().unwrap()));
+        if is_absent(&input) {
+            continue;
+        }
+        compared += 1;
         let chunk = case["chunk"].as_u64().map_or(input.len().max(1), |chunk| chunk as usize);
         let ends: Vec<usize> = (0..input.len()).step_by(chunk).collect();
 
@@ -67,6 +81,6 @@ fn every_recorded_request_gets_the_recorded_reply() {
             failures.push(format!("{}: got {got:?} {noise_got:?}, want {want:?}", case["name"]));
         }
     }
-    assert!(cases.lines().count() >= 100, "the vectors are missing");
+    assert!(compared >= 100, "the vectors are missing");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

@@ -33,6 +33,7 @@ pub fn run(sh: &Shell) -> Result<()> {
     steps.run("aarch64: build, sync, ping, info", || aarch64::check(sh))?;
     steps.run("unit, vector and property tests", || {
         cmd!(sh, "cargo test --no-fail-fast -p agent-core").run()?;
+        cmd!(sh, "cargo test --no-fail-fast -p agent-core --no-default-features --features minimal").run()?;
         cmd!(sh, "cargo test --no-fail-fast -p agent-linux --lib").run()?;
         cmd!(sh, "cargo test --no-fail-fast -p agent-linux --test properties --test timezones").run()?;
         Ok(())

@@ -5,7 +5,7 @@
 
 use core::ffi::CStr;
 
-use crate::log::{Failed, fail};
+use crate::log::{Failed, fail, say};
 use crate::options::{HOOK, Name, Options, Value, find};
 use crate::sys;
 use agent_core::packed;
@@ -27,7 +27,11 @@ pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>, options: &mut Optio
         let is_long = text.starts_with(b"--");
         let mut at = if is_long { 2usize } else { 1 };
         if !text.starts_with(b"-") || text == b"-" {
-            return Err(fail(packed!("unexpected argument '%', try 'nanoga --help' for more information"), &[text]));
+            // The reference goes on without a word. An empty one is what systemd makes of an empty `${VARIABLE}`.
+            if !text.is_empty() && !options.is_configured {
+                say(packed!("unexpected argument '%'"), &[text]);
+            }
+            continue;
         }
         while at < text.len() {
             let mut end = at.wrapping_add(1);
@@ -35,7 +39,7 @@ pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>, options: &mut Optio
                 end = text.iter().position(|byte| *byte == b'=').unwrap_or(text.len());
             }
             let Some((option, kind)) = find(text.get(at..end).unwrap_or_default(), !is_long) else {
-                return Err(fail(packed!("unknown option '%', try 'nanoga --help' for more information"), &[text]));
+                return Err(fail(packed!("unknown option '%', try --help"), &[text]));
             };
             at = end;
             let mut value = c"true";
@@ -49,8 +53,7 @@ pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>, options: &mut Optio
                     value = HOOK;
                 } else if kind == Value::Mandatory && end >= text.len() {
                     let next = words.next();
-                    value =
-                        next.ok_or_else(|| fail(packed!("option '%' needs a value, try 'nanoga --help'"), &[text]))?;
+                    value = next.ok_or_else(|| fail(packed!("option '%' needs a value, try --help"), &[text]))?;
                 }
                 at = text.len();
             }
@@ -127,7 +130,14 @@ mod tests {
         for words in [[c"-F/bin/hook"], [c"-vF/bin/hook"], [c"--fsfreeze-hook=/bin/hook"]] {
             assert_eq!(given(&words).freeze_hook, Some(c"/bin/hook"), "{words:?}");
         }
-        assert!(parse(&mut [c"-F", c"/bin/hook"].into_iter(), &mut { Options::NONE }).is_err());
+        assert_eq!(given(&[c"-F", c"/bin/hook"]).freeze_hook, Some(c"/etc/qemu/fsfreeze-hook"));
+    }
+
+    #[test]
+    fn words_that_are_no_options_are_passed_over() {
+        for words in [[c"stray", c"-v"], [c"-", c"-v"], [c"", c"-v"], [c"-v", c"stray"]] {
+            assert!(given(&words).verbose, "{words:?}");
+        }
     }
 
     #[test]
@@ -141,8 +151,6 @@ mod tests {
             &[c"-m"],
             &[c"--path"],
             &[c"--verbose=yes"],
-            &[c"stray"],
-            &[c"-"],
             &[c"-v"; 100],
         ] {
             assert!(parse(&mut words.iter().copied(), &mut { Options::NONE }).is_err(), "{words:?}");

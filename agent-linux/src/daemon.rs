@@ -8,7 +8,7 @@ use agent_core::packed;
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, ftruncate, memfd_create, openat, unlink};
 use rustix::io::write;
-use rustix::process::{chdir, setsid};
+use rustix::process::{chdir, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::log::{Failed, fail, why};
@@ -44,7 +44,7 @@ impl PidFile {
     #[inline(never)]
     pub fn detach(&self) -> rustix::io::Result<bool> {
         // SAFETY: the parent ends at once and leaves everything to the child, which is the agent from here on.
-        let child = unsafe { sys::fork() }?;
+        let child = unsafe { sys::fork() }.inspect_err(|_| self.remove())?;
         if child > 0 {
             // Complete before the parent ends: that is what an init system waits for.
             let mut space = [0; 20];
@@ -55,6 +55,8 @@ impl PidFile {
         sys::become_agent();
         let _ = setsid();
         let _ = chdir(c"/");
+        // What programs of a host write is not for everyone, whatever started the agent.
+        umask(Mode::from_raw_mode(0o077));
         if let Ok(null) = sys::open(CWD, c"/dev/null", OFlags::RDWR) {
             let _ = (dup2_stdin(&null), dup2_stdout(&null), dup2_stderr(&null));
         }

@@ -75,6 +75,8 @@ pub struct Place {
 pub struct Options {
     /// How many of these stood in the configuration.
     configured: usize,
+    /// The configuration was read, and before it the command line, for where it is.
+    pub is_configured: bool,
     /// The channels to open.
     pub channels: Vec<Place, CHANNELS>,
     /// Say what happens to the channels.
@@ -94,6 +96,7 @@ impl Options {
     pub const NONE: Self = Options {
         given: Vec::new(),
         configured: 0,
+        is_configured: false,
         channels: Vec::new(),
         verbose: false,
         max_request: 0,
@@ -110,6 +113,7 @@ impl Options {
     /// What has been given stood in the configuration; what follows does not.
     pub fn end_configuration(&mut self) {
         self.configured = self.given.len();
+        self.is_configured = true;
     }
 
     /// The value of an option: the last one that was given, or the default.

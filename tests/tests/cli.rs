@@ -78,17 +78,15 @@ fn the_version_is_printed() {
 
 #[test]
 fn what_is_wrong_with_the_command_line_is_said_in_one_line_and_ends_with_1() {
-    let more = "try 'nanoga --help' for more information";
+    let more = "try --help";
     says(&["-x"], &format!("unknown option '-x', {more}"));
     says(&["-vx"], &format!("unknown option '-vx', {more}"));
     says(&["--nonsense"], &format!("unknown option '--nonsense', {more}"));
     // Both --verbose and --version begin like this.
     says(&["--ver"], &format!("unknown option '--ver', {more}"));
-    says(&["stray"], &format!("unexpected argument 'stray', {more}"));
-    says(&["-"], &format!("unexpected argument '-', {more}"));
-    says(&["-m"], "option '-m' needs a value, try 'nanoga --help'");
-    says(&["--path"], "option '--path' needs a value, try 'nanoga --help'");
-    says(&["-c"], "option '-c' needs a value, try 'nanoga --help'");
+    says(&["-m"], &format!("option '-m' needs a value, {more}"));
+    says(&["--path"], &format!("option '--path' needs a value, {more}"));
+    says(&["-c"], &format!("option '-c' needs a value, {more}"));
     says(&["--verbose=yes"], "option '--verbose=yes' takes no value");
     let methods = "it must be virtio-serial, isa-serial or unix-listen";
     says(&["-m", "carrier-pigeon"], &format!("unknown method 'carrier-pigeon': {methods}"));
@@ -101,7 +99,7 @@ fn what_is_wrong_with_the_command_line_is_said_in_one_line_and_ends_with_1() {
         }
     }
     // What a terminal would obey is shown, not sent to it.
-    says(&["a\n\x1b[2Jb"], &format!("unexpected argument 'a\\x0a\\x1b[2Jb', {more}"));
+    says(&["-\n\x1b[2Jb"], &format!("unknown option '-\\x0a\\x1b[2Jb', {more}"));
 }
 
 #[test]

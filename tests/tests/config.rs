@@ -79,8 +79,10 @@ fn the_dump_is_that_of_qemus_own_agent() {
         "# comment\n[other]\nverbose=true\n[general]\n  statedir = /a\\\\b\\sc \nretry-path = true \nlogfile=\n",
         "[general]\r\nverbose=true\r\npidfile=/p\r\n\r\npidfile=/q\r\n",
         "[general]\nlogfile=\\s\\t x\nfsfreeze-hook=/h\nsomething=else\n",
+        // The name that this key had until QEMU 9.
+        "[general]\nblacklist=guest-exec,guest-file-open\n",
     ];
-    let lines: [&[&str]; 8] = [
+    let lines: [&[&str]; 10] = [
         &[],
         &["-b", "guest-exec,guest-file-open", "-b", "x"],
         &["-m", "isa-serial"],
@@ -89,6 +91,9 @@ fn the_dump_is_that_of_qemus_own_agent() {
         &["--stat", "/s", "--pid=/p", "--log", "/l", "--block=one"],
         &["-F", "-t", "back\\slash", "-f", "\ttab", "-b", ",a,", "-b", ""],
         &["-vdr"],
+        &["--blacklist=guest-exec", "--blacklist", "x"],
+        // What systemd makes of a variable in braces that is empty, and a value that is not glued on.
+        &["", "-F", "/hook"],
     ];
     for configuration in configurations {
         for line in lines {
@@ -174,6 +179,14 @@ fn help_of_a_list_names_the_commands_of_guest_info() {
         assert_eq!(output.status.code(), Some(0));
         assert_eq!(String::from_utf8(output.stdout).unwrap().lines().collect::<Vec<_>>(), names, "{args:?}");
     }
+}
+
+#[test]
+fn a_word_that_is_no_option_is_a_warning_unless_it_is_empty() {
+    let output = output(&paths::agent_binary().unwrap(), "[general]\nverbose=true\n", &["-D", "", "stray", "-"]);
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "nanoga: unexpected argument 'stray'\nnanoga: unexpected argument '-'\n");
 }
 
 #[test]

@@ -39,6 +39,9 @@ fn a_daemon_is_on_its_own_and_its_channel_is_open_when_the_parent_ends() {
         assert_eq!(fs::read_link(daemon.proc(&format!("fd/{fd}"))).unwrap(), Path::new("/dev/null"));
     }
     assert_eq!(fs::metadata(daemon.file("pid")).unwrap().permissions().mode() & 0o7022, 0, "others may not write");
+    // As in the reference: what programs of a host write is theirs alone, whatever started the agent.
+    let status = fs::read_to_string(daemon.proc("status")).unwrap();
+    assert!(status.lines().any(|line| line == "Umask:\t0077"), "{status}");
 }
 
 #[test]

@@ -262,7 +262,9 @@ impl From<FreezeError> for Error<'_> {
 pub fn errno_text(errno: Errno) -> &'static [u8] {
     match errno.0 {
         95 => packed!("Operation not supported"),
+        97 => packed!("Address family not supported by protocol"),
         98 => packed!("Address already in use"),
+        99 => packed!("Cannot assign requested address"),
         110 => packed!("Connection timed out"),
         125 => packed!("Operation canceled"),
         number => line(ERRNO, usize::from(number)),

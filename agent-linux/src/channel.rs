@@ -7,6 +7,7 @@ mod absent;
 mod isa_serial;
 mod unix;
 mod virtio_serial;
+pub mod vsock;
 
 use absent::Absent;
 use agent_core::packed;
@@ -19,7 +20,7 @@ use rustix::io::{Errno, read, write};
 use crate::guest::LinuxGuest;
 use crate::log::{INFO, say, tell, why};
 use crate::memory::{self, ChannelMemory, INPUT};
-use crate::options::{FULL, Method, Name, Options, Place};
+use crate::options::{FULL, Method, Name, Options, Peer, Place};
 use crate::spool::Spool;
 use crate::sys;
 
@@ -39,11 +40,19 @@ const RETRY_MS: u64 = 1_000;
 /// Milliseconds between looks for what nothing will announce, with `--retry-path`: as in the reference.
 const BLIND_MS: u64 = 5_000;
 
+/// Milliseconds that a vsock host may leave a reply unread while another one waits. There are devices that do not say
+/// that it has gone.
+const UNREAD_MS: u64 = 5_000;
+
 /// A request, a read or a reply of more bytes than this touched pages that go back afterwards.
 const BULK_BYTES: usize = 4096;
 
 /// What is told of a virtio port whose host has hung up.
 const GONE: &[u8] = packed!("the host has gone");
+
+/// A vsock listener has another host waiting. It might be that the kernel has not heard of the going of the one before:
+/// a machine that was restored from a snapshot may have lost connections without having been told.
+const KNOCK: EventFlags = EventFlags::RDNORM;
 
 /// What the channel waits on.
 enum Line {
@@ -94,6 +103,8 @@ pub struct Channel {
     verbose: bool,
     /// Wait for what cannot be opened, from the start.
     retry: bool,
+    /// Who may connect, if it is a vsock.
+    vsock_peer: Peer,
     /// Tells this channel's events from those of others.
     token: usize,
     line: Line,
@@ -125,6 +136,7 @@ impl Channel {
             place: *place,
             verbose: options.verbose,
             retry: options.is_on(Name::RetryPath),
+            vsock_peer: options.vsock_peer,
             token,
             line: Line::Listening,
             listener: None,
@@ -175,6 +187,10 @@ impl Channel {
         EventData::new_u64(u64::try_from(self.token).unwrap_or(u64::MAX))
     }
 
+    fn is_vsock(&self) -> bool {
+        FULL && self.place.method == Method::VsockListen
+    }
+
     /// Where it is.
     pub fn path(&self) -> &'static [u8] {
         self.place.path.to_bytes()
@@ -189,6 +205,8 @@ impl Channel {
     #[inline(never)]
     pub fn arm(&mut self, epoll: BorrowedFd<'_>) -> Result<(), Errno> {
         let mut interest = match self.line {
+            // A vsock says that its host has closed by RDHUP alone, once and for all.
+            Line::Stream(_) if self.blocked && self.is_vsock() => EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET,
             Line::Stream(_) if self.blocked => EventFlags::OUT,
             // Whatever the host sends has to wait for the command; only its going is of interest, and always told.
             Line::Stream(_) if self.session.is_parked() => EventFlags::empty(),
@@ -225,10 +243,17 @@ impl Channel {
     pub fn handle(&mut self, flags: EventFlags, agent: &mut Agent<LinuxGuest>, epoll: BorrowedFd<'_>) {
         let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
         match &mut self.line {
-            Line::Listening => return self.accept(epoll),
+            Line::Listening => return self.accept(agent, epoll),
             Line::Absent(absent) => {
                 absent.woken();
                 return self.look_for_device();
+            }
+            Line::Stream(stream) if FULL && flags == KNOCK => {
+                sys::vsock::probe(stream);
+                if self.blocked {
+                    self.deadline_ms = after_ms(UNREAD_MS);
+                }
+                return;
             }
             Line::Stream(_) => {}
         }
@@ -257,6 +282,7 @@ impl Channel {
         match &self.line {
             Line::Absent(_) => self.look_for_device(),
             Line::Listening if self.listener.is_none() => self.watch_for_device(),
+            Line::Stream(_) if self.blocked && self.is_vsock() => self.end(agent),
             Line::Stream(stream) if self.host == Host::Appearing => {
                 if is_hung_up(stream.as_fd()) {
                     self.dismiss(agent);
@@ -324,8 +350,15 @@ impl Channel {
                 self.end(agent);
             }
         }
-        if self.bulk
-            && self.unread.0 == self.unread.1
+        if self.bulk {
+            self.rest();
+        }
+    }
+
+    /// Gives back the memory that it does not need between two requests.
+    #[inline(never)]
+    pub fn rest(&mut self) {
+        if self.unread.0 == self.unread.1
             && let Some((frame, replies)) = self.session.idle_memory()
         {
             memory::give_back(frame);
@@ -358,7 +391,12 @@ impl Channel {
                     continue;
                 }
                 match write(stream, pending) {
-                    Ok(sent) => self.session.advance(sent),
+                    Ok(sent) => {
+                        self.session.advance(sent);
+                        if self.host == Host::Present {
+                            self.deadline_ms = NEVER;
+                        }
+                    }
                     Err(Errno::INTR) => {}
                     Err(Errno::AGAIN) => {
                         self.blocked = true;
@@ -431,19 +469,31 @@ impl Channel {
     }
 
     #[inline(never)]
-    fn accept(&mut self, epoll: BorrowedFd<'_>) {
+    fn accept(&mut self, agent: &mut Agent<LinuxGuest>, epoll: BorrowedFd<'_>) {
         let Some(listener) = &self.listener else {
             return;
         };
-        match unix::accept(listener) {
+        let is_vsock = self.is_vsock();
+        let accepted = if FULL { vsock::accept(listener, self.vsock_peer) } else { unix::accept(listener) };
+        match accepted {
             Ok(stream) => {
                 // The others wait in the backlog.
-                let _ = epoll::modify(epoll, listener, self.event_data(), EventFlags::empty());
+                let _ = epoll::modify(
+                    epoll,
+                    listener,
+                    self.event_data(),
+                    if FULL { KNOCK | EventFlags::ET } else { EventFlags::empty() },
+                );
                 self.change_line(Line::Stream(stream));
                 self.report(packed!("a host has connected"));
+                if is_vsock {
+                    // The first thing that a host does behind a snapshot.
+                    agent.guest.reseed();
+                }
             }
             // The host went away before its turn came.
-            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED | Errno::NOTCONN) => {}
+            Err(Errno::ACCESS) => self.report(packed!("refused a connection that --vsock-peer does not allow")),
             Err(_) => self.deadline_ms = after_ms(RETRY_MS),
         }
     }
@@ -509,7 +559,8 @@ fn open_line(place: &Place) -> Result<OwnedFd, Errno> {
         Method::IsaSerial => isa_serial::open(place.path),
         Method::UnixListen => unix::listen(place.path),
         Method::Passed if FULL => sys::passed_listener(place.path),
-        Method::Passed => Err(Errno::INVAL),
+        Method::VsockListen if FULL => vsock::listen(place.path.to_bytes()),
+        Method::Passed | Method::VsockListen => Err(Errno::INVAL),
     }
 }
 

@@ -7,7 +7,9 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
 
 use crate::channel::{Channel, NEVER};
+use crate::guest::reseed::EVENTS;
 use crate::guest::{LinuxGuest, freeze};
+use crate::options::FULL;
 use crate::sys::{self, SignalSet};
 
 /// The signals that are waited for. SIGPIPE is only blocked: a write says the same by its error.
@@ -34,6 +36,12 @@ fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'s
         agent.guest.tables.records.watch_by(&epoll);
     }
     epoll::add(&epoll, &signals, EventData::new_u64(SIGNALS), EventFlags::IN)?;
+    if FULL {
+        // No kernel is without these events; if one is, the rest does not depend on them.
+        let _ = agent.guest.watch_generation(&epoll);
+        agent.guest.start();
+    }
+    let mut last = 0;
     loop {
         let mut deadline_ms = agent.guest.deadline_ms();
         for channel in &mut *channels {
@@ -50,6 +58,13 @@ fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'s
             let number = usize::try_from(token).unwrap_or(usize::MAX);
             if let Some(channel) = channels.get_mut(number) {
                 channel.handle(flags, agent, epoll.as_fd());
+                // Of many channels only one holds on to memory that none needs while it is idle.
+                if number != last && channels.len() > 2 {
+                    channels.get_mut(last).map(Channel::rest);
+                }
+                last = number;
+            } else if FULL && token == EVENTS {
+                agent.guest.take_event();
             } else if cfg!(feature = "exec") && token != SIGNALS {
                 agent.guest.tables.records.ready(token, flags);
             } else if is_end(&signals) {

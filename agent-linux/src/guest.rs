@@ -13,6 +13,8 @@ pub mod netlink;
 pub mod network;
 pub mod os_release;
 pub mod power;
+mod ptp;
+pub mod reseed;
 mod rtc;
 mod shutdown;
 mod system;
@@ -24,17 +26,19 @@ pub mod utmp;
 use core::ffi::CStr;
 
 use agent_core::guest::{Guest, Job};
+use rustix::fd::OwnedFd;
 
 use disk_address::{Serial, Serials};
 use exec::Records;
 use files::Handles;
 use freeze::Freezer;
-use job::Jobs;
+use job::{Jobs, Report};
 use mounts::Mounts;
 use network::Buffers;
 
 use crate::log;
 use crate::options::Options;
+use crate::ready::{self, Ready};
 use crate::state::State;
 use crate::sys::Strings;
 
@@ -68,6 +72,8 @@ pub struct LinuxGuest {
     /// What was mounted when a host asked last, and what its disks told.
     mounts: Option<Mounts>,
     serials: Serials,
+    /// Tells of the kernel's events, if they matter.
+    events: Option<OwnedFd>,
     /// What outlives the agent.
     pub state: State,
     /// Where `/sys`, `/proc` and `/usr` are.
@@ -92,6 +98,7 @@ impl LinuxGuest {
             environment,
             options,
             freezer,
+            events: None,
             mounts: None,
             serials: [Serial::NONE; 8],
             state,
@@ -103,6 +110,25 @@ impl LinuxGuest {
     /// The value of a variable of the agent's.
     pub fn variable(&self, name: &[u8]) -> Option<&'static CStr> {
         self.environment.value(name)
+    }
+
+    /// The agent is about to serve its channels, which are open.
+    pub fn start(&mut self) {
+        self.reseed();
+        let ready = self.options.ready;
+        if ready != Ready::Untold {
+            self.start_worker(&mut || {
+                ready::tell(ready);
+                0
+            });
+        }
+    }
+
+    /// Starts a worker for whose end nobody waits.
+    fn start_worker(&mut self, work: &mut dyn FnMut() -> Report) {
+        if let Ok(job) = self.jobs.start(work) {
+            self.jobs.abandon(job);
+        }
     }
 
     /// Collects the children that have ended: to be called after SIGCHLD, before jobs are asked for.

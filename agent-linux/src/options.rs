@@ -13,8 +13,10 @@ use heapless::Vec;
 
 pub use table::{Name, Value, find, help};
 
+use crate::channel::vsock;
 use crate::log::{Failed, fail};
 use crate::memory::CHANNELS;
+use crate::ready::Ready;
 use crate::sys::Strings;
 use crate::text;
 
@@ -39,14 +41,16 @@ pub enum Method {
     IsaSerial,
     /// A unix socket that hosts connect to.
     UnixListen,
-    /// The same, which whoever started the agent has opened for it: `sd_listen_fds(3)`.
+    /// A vsock that hosts connect to.
+    VsockListen,
+    /// A socket that hosts connect to, which whoever started the agent has opened for it: `sd_listen_fds(3)`.
     Passed,
 }
 
 impl Method {
     /// Do hosts connect to it?
     pub fn listens(self) -> bool {
-        matches!(self, Method::UnixListen | Method::Passed)
+        matches!(self, Method::UnixListen | Method::VsockListen | Method::Passed)
     }
 }
 
@@ -54,11 +58,34 @@ impl Method {
 const PASSED: [&CStr; CHANNELS] = [c"socket 3", c"socket 4", c"socket 5", c"socket 6"];
 
 /// Those that can be chosen: their names, and where they are unless something else is said.
-const METHODS: [(&[u8], Method, &CStr); 3] = [
+const METHODS: [(&[u8], Method, &CStr); if FULL { 4 } else { 3 }] = [
     (b"virtio-serial", Method::VirtioSerial, c"/dev/virtio-ports/org.qemu.guest_agent.0"),
     (b"isa-serial", Method::IsaSerial, c"/dev/ttyS0"),
     (b"unix-listen", Method::UnixListen, c""),
+    #[cfg(not(feature = "minimal"))]
+    (b"vsock-listen", Method::VsockListen, c""),
 ];
+
+/// Who may connect to a vsock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// The host.
+    Host,
+    /// The host, from a port that only its administrator may use.
+    Privileged,
+    /// Everyone: the host, other guests where the host lets them, and every user of this guest.
+    Any,
+}
+
+impl Peer {
+    /// The one of this name; without one, the host.
+    fn named(name: &[u8]) -> Option<Self> {
+        if name.is_empty() || name == b"host" {
+            return Some(Peer::Host);
+        }
+        if name == b"any" { Some(Peer::Any) } else { (name == b"privileged").then_some(Peer::Privileged) }
+    }
+}
 
 /// A channel to open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +108,10 @@ pub struct Options {
     pub channels: Vec<Place, CHANNELS>,
     /// Say what happens to the channels.
     pub verbose: bool,
+    /// Who may connect to a vsock.
+    pub vsock_peer: Peer,
+    /// Where the host waits for the agent.
+    pub ready: Ready,
     /// Bytes of the longest request.
     pub max_request: usize,
     /// A program that is run before file systems are frozen and after they were thawed.
@@ -99,6 +130,8 @@ impl Options {
         is_configured: false,
         channels: Vec::new(),
         verbose: false,
+        vsock_peer: Peer::Host,
+        ready: Ready::Untold,
         max_request: 0,
         freeze_hook: None,
         freeze_timeout_s: 0,
@@ -197,6 +230,12 @@ impl Options {
             let form = packed!("--freeze-timeout must be a number from 1 to 86400, not '%'");
             let seconds = self.bounded(Name::FreezeTimeout, 1..=FREEZE_TIMEOUT_S, form)?.unwrap_or(0);
             self.freeze_timeout_s = u32::try_from(seconds).unwrap_or(0);
+            let word = |name| self.last(name).unwrap_or_default().to_bytes();
+            let (peer, ready) = (Peer::named(word(Name::VsockPeer)), Ready::at(word(Name::Ready)));
+            let (Some(peer), Some(ready)) = (peer, ready) else {
+                return Err(fail(packed!("unknown value of --vsock-peer or --ready, try 'nanoga --help'"), &[]));
+            };
+            (self.vsock_peer, self.ready) = (peer, ready);
         }
         let [mut method, ..] = METHODS.each_ref();
         // A path before the first method.
@@ -212,7 +251,7 @@ impl Options {
                 }
             } else if name == Name::Method {
                 let Some(found) = METHODS.iter().find(|(name, ..)| *name == value.to_bytes()) else {
-                    let form = b"unknown method '%': it must be virtio-serial, isa-serial or unix-listen";
+                    let form = b"unknown method '%': it must be virtio-serial, isa-serial, unix-listen or vsock-listen";
                     return Err(fail(form, &[value.to_bytes()]));
                 };
                 if number < self.configured {
@@ -226,8 +265,10 @@ impl Options {
         if self.channels.is_empty() {
             self.open(method, path)?;
         }
-        if self.channels.iter().any(|place| place.path.is_empty()) {
-            return Err(fail(packed!("method 'unix-listen' needs a path: -p PATH"), &[]));
+        for Place { method, path } in &self.channels {
+            if path.is_empty() || FULL && *method == Method::VsockListen && vsock::parse(path.to_bytes()).is_none() {
+                return Err(fail(packed!("method 'unix-listen' needs -p PATH, 'vsock-listen' -p CID:PORT"), &[]));
+            }
         }
         Ok(())
     }
@@ -282,7 +323,7 @@ impl Options {
             let value = match (value, row.option, row.value) {
                 (Some(value), ..) => value,
                 (None, Name::BlockRpcs | Name::AllowRpcs, _) => b"",
-                (None, _, Value::None) => b"false",
+                (None, _, Value::None) if row.option != Name::Reseed => b"false",
                 _ => return,
             };
             if row.option >= Name::Config {
@@ -421,6 +462,26 @@ mod tests {
     }
 
     #[test]
+    fn a_vsock_is_for_the_host_unless_another_word_is_given() {
+        let place = [(Name::Method, c"vsock-listen"), (Name::Path, c"4294967295:1024")];
+        assert_eq!(channels(&options(&[], &place).unwrap()), [(Method::VsockListen, "4294967295:1024")]);
+        for (word, want) in [(None, Peer::Host), (Some(c"privileged"), Peer::Privileged), (Some(c"any"), Peer::Any)] {
+            let word = word.map(|word| (Name::VsockPeer, word));
+            let given: std::vec::Vec<_> = place.into_iter().chain(word).collect();
+            assert_eq!(options(&[], &given).unwrap().vsock_peer, want);
+        }
+        assert!(options(&[], &[(Name::Method, c"vsock-listen"), (Name::Path, c"/run/ga")]).is_err());
+    }
+
+    #[test]
+    fn what_the_reference_does_not_know_is_dumped_only_if_it_was_given() {
+        assert!(!dumped(&options(&[], &[]).unwrap()).contains("reseed"));
+        let given = [(Name::Reseed, c"true"), (Name::Ready, c"vsock:1"), (Name::VsockPeer, c"any")];
+        let text = dumped(&options(&[], &given).unwrap());
+        assert!(text.ends_with("vsock-peer=any\nready=vsock:1\nreseed=true\n"), "{text}");
+    }
+
+    #[test]
     fn lists_append_and_what_is_blocked_is_not_allowed() {
         let options = options(
             &[(Name::BlockRpcs, c"guest-a,guest-b"), (Name::AllowRpcs, c"guest-a,guest-c")],
@@ -469,6 +530,11 @@ mod tests {
         for (name, value) in [
             (Name::Method, c"pigeon"),
             (Name::Method, c"unix-listen"),
+            (Name::Method, c"vsock-listen"),
+            (Name::VsockPeer, c"hos"),
+            (Name::VsockPeer, c"hosts"),
+            (Name::Ready, c"vsock:"),
+            (Name::Ready, c"/dev/console"),
             (Name::MaxRequest, c"1023"),
             (Name::MaxRequest, c"262145"),
             (Name::MaxRequest, c"99999999999999999999"),

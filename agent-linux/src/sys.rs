@@ -4,6 +4,9 @@
 
 #![allow(unsafe_code, reason = "system calls")]
 
+pub mod random;
+pub mod vsock;
+
 use core::ffi::{CStr, c_char, c_void};
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
@@ -343,6 +346,12 @@ pub fn monotonic_ms() -> u64 {
 /// Seconds since 1970, UTC, and the nanoseconds behind them: `clock_gettime(2)` with `CLOCK_REALTIME`.
 pub fn realtime() -> [i64; 2] {
     clock(kernel::CLOCK_REALTIME)
+}
+
+/// The same of a device that is a clock: what the first lines of `clock_getres(2)` call dynamic. Zeros if it is none.
+pub fn device_clock(device: impl AsFd) -> [i64; 2] {
+    let [a, b, c, d, ..] = raw(device).to_le_bytes();
+    clock(!u32::from_le_bytes([a, b, c, d]) << 3 | 3) // FD_TO_CLOCKID, CLOCKFD
 }
 
 fn clock(clock: u32) -> [i64; 2] {

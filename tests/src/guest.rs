@@ -154,6 +154,22 @@ impl Guest {
         Ok(self.status(pid)?.switches - before.switches)
     }
 
+    /// Has the guest's kernel note every ioctl(2) from now on.
+    pub fn trace_ioctls(&mut self) -> Result<()> {
+        self.sh(
+            "cd /sys/kernel/tracing && { [ -e trace ] || mount -t tracefs tracefs .; } && cd /sys/kernel/tracing && \
+             echo 'id == 16' >events/raw_syscalls/sys_enter/filter && echo 1 >events/raw_syscalls/sys_enter/enable && \
+             echo 1 >tracing_on; cd /",
+        )
+        .map(drop)
+    }
+
+    /// How many ioctls of this number (hexadecimal) were noted.
+    pub fn traced_ioctls(&mut self, number: &str) -> Result<usize> {
+        let count = self.sh(&format!("grep -cE 'NR 16 \\([0-9a-f]+, {number},' /sys/kernel/tracing/trace || true"))?;
+        Ok(count.trim().parse()?)
+    }
+
     /// How many system calls the process makes while `work` is done, counted by the guest's kernel.
     pub fn syscalls(&mut self, pid: i32, work: impl FnOnce() -> Result<()>) -> Result<u64> {
         self.settle(pid)?;

@@ -13,7 +13,15 @@ use cpio::newc;
 use crate::paths::{self, Kernel};
 
 /// The drivers a guest needs; the modules they depend on come with them.
-const MODULES: &[&str] = &["virtio_pci", "virtio_mmio", "virtio_console", "virtio_net", "virtio_blk"];
+const MODULES: &[&str] = &[
+    "virtio_pci",
+    "virtio_mmio",
+    "virtio_console",
+    "virtio_net",
+    "virtio_blk",
+    "virtio_rng",
+    "vmw_vsock_virtio_transport",
+];
 
 /// Busybox's init is the first process: it knows how to power off. It prepares the guest, then serves the shell.
 const INITTAB: &str = "::sysinit:/etc/prepare\n::once:/etc/shell\n::restart:/sbin/init\n";

@@ -10,6 +10,7 @@
 //! | [`initramfs`] | the image a guest boots |
 //! | [`qmp`] | QEMU's control socket |
 //! | [`qemu`] | the QEMU process: machines, devices, KVM or emulation |
+//! | [`vsock`] | a vsock device beside QEMU, and the host's end of it |
 //! | [`guest`] | a booted guest: a shell in it, the agent in it |
 //! | [`libvirt`] | a libvirt of its own, and a domain |
 //! | [`reference`] | QEMU's own agent beside ours, and what of their replies is compared |
@@ -27,6 +28,7 @@ pub mod paths;
 pub mod qemu;
 pub mod qmp;
 pub mod reference;
+pub mod vsock;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

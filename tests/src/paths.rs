@@ -31,8 +31,8 @@ pub fn agent_binary() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// What guests are made of: unpacked kernel packages in `kernel/` and `kernel-generic/`, `busybox`, and `accel` (see
-/// [`crate::qemu`]).
+/// What guests are made of: unpacked kernel packages in `kernel/` and `kernel-generic/`, `busybox`,
+/// `bin/vhost-device-vsock`, and `accel` (see [`crate::qemu`]).
 pub fn guest_dir() -> PathBuf {
     target_dir().join("guest")
 }
@@ -51,6 +51,15 @@ pub fn reference_agent() -> Result<PathBuf> {
     let places = ["/usr/sbin/qemu-ga", "/usr/bin/qemu-ga"].map(PathBuf::from);
     let places = places.into_iter().chain([guest_dir().join("qemu-ga")]);
     places.into_iter().find(|path| path.is_file()).context("no qemu-ga: run `cargo xtask test`")
+}
+
+/// The vsock device that stands beside QEMU: crates.io has it, Debian 12 has not.
+pub fn vhost_device_vsock() -> Result<PathBuf> {
+    let path = guest_dir().join("bin/vhost-device-vsock");
+    if !path.is_file() {
+        bail!("no vhost-device-vsock at {}: run `cargo xtask test`", path.display());
+    }
+    Ok(path)
 }
 
 /// A kernel for guests, as its package unpacks.

@@ -18,6 +18,7 @@ use crate::client::Client;
 use crate::initramfs::{self, Extras};
 use crate::paths::{self, Kernel};
 use crate::qmp::Qmp;
+use crate::vsock;
 
 /// The name the agent's port has everywhere.
 pub const PORT_NAME: &str = "org.qemu.guest_agent.0";
@@ -93,6 +94,16 @@ pub struct Machine {
     pub disk: Option<PathBuf>,
     /// Further disks, on boards with PCI.
     pub disks: Vec<Disk>,
+    /// A vsock device of the guest's, [`Qemu::vsock`].
+    pub vsock: bool,
+    /// A NIC with a clock of its own: to be driven by `e1000e` of the generic kernel.
+    pub nic_with_clock: bool,
+    /// A source of random numbers.
+    pub rng: bool,
+    /// Memory that a vsock device can map: implied by `vsock`, needed to plug one in later.
+    pub shared_memory: bool,
+    /// Do not boot: go on from what [`Qemu::save`] has saved here.
+    pub restore: Option<PathBuf>,
     /// What its image holds beyond the usual.
     pub extras: Extras,
     /// Take over from an image on the disk's swap.
@@ -113,6 +124,11 @@ impl Machine {
             isa: false,
             disk: None,
             disks: Vec::new(),
+            vsock: false,
+            nic_with_clock: false,
+            rng: false,
+            shared_memory: false,
+            restore: None,
             extras: Extras::default(),
             resume: false,
             s3: true,
@@ -143,6 +159,8 @@ impl Machine {
 /// A QEMU process. It ends with this value.
 pub struct Qemu {
     child: Child,
+    /// The vsock device, if the machine has one.
+    pub vsock: Option<vsock::Device>,
     dir: TempDir,
     /// Its control socket.
     pub qmp: Qmp,
@@ -152,15 +170,24 @@ impl Qemu {
     /// Starts a machine that boots the image.
     pub fn start(machine: &Machine) -> Result<Qemu> {
         let accel = accelerator()?;
-        let (child, dir) = spawn(machine, &accel)?;
+        let (child, vsock, dir) = spawn(machine, &accel)?;
         let connected = Qmp::connect(&dir.path().join("qmp"));
         let qmp = connected.with_context(|| read_log(&dir.path().join("errors")))?;
-        Ok(Qemu { child, dir, qmp })
+        let mut qemu = Qemu { child, vsock, dir, qmp };
+        if let Some(from) = &machine.restore {
+            qemu.restore(from)?;
+        }
+        Ok(qemu)
     }
 
     /// Connects to the socket of a chardev: `qga0`, `qga1`, `isa` or `shell`.
     pub fn connect(&self, chardev: &str) -> Result<Client> {
-        Client::connect(self.dir.path().join(chardev))
+        Client::connect(self.socket(chardev))
+    }
+
+    /// The socket of a chardev.
+    pub fn socket(&self, chardev: &str) -> PathBuf {
+        self.dir.path().join(chardev)
     }
 
     /// Waits until QEMU has ended.
@@ -174,6 +201,54 @@ impl Qemu {
     pub fn logs(&self) -> String {
         let read = |name: &str| read_log(&self.dir.path().join(name));
         format!("--- QEMU\n{}--- console\n{}---\n", read("errors"), read("console"))
+    }
+
+    /// Saves the machine and ends it.
+    pub fn save(&mut self, to: &Path) -> Result<()> {
+        self.migrate("migrate", &format!("exec:cat >{}", to.display()))?;
+        self.qmp.execute("quit", json!({}))?;
+        self.exited()
+    }
+
+    fn restore(&mut self, from: &Path) -> Result<()> {
+        self.migrate("migrate-incoming", &format!("exec:cat {}", from.display()))?;
+        crate::wait_for("the restored machine to run", Duration::from_secs(20), || {
+            Ok((self.qmp.execute("query-status", json!({}))?["status"] == "running").then_some(()))
+        })
+    }
+
+    /// Saves or restores, and waits until that is done.
+    fn migrate(&mut self, command: &str, uri: &str) -> Result<()> {
+        self.qmp.execute(command, json!({ "uri": uri }))?;
+        crate::wait_for("the machine's state to move", Duration::from_secs(60), || {
+            let state = self.qmp.execute("query-migrate", json!({}))?;
+            anyhow::ensure!(state["status"] != "failed", "{command}: {state}");
+            Ok((state["status"] == "completed").then_some(()))
+        })
+    }
+
+    /// Plugs in a new vsock device.
+    pub fn plug_vsock(&mut self, name: &'static str) -> Result<()> {
+        let device = vsock::Device::start(self.dir.path(), name)?;
+        let address = json!({ "type": "unix", "data": { "path": self.dir.path().join(name) } });
+        let backend = json!({ "type": "socket", "data": { "addr": address, "server": false } });
+        self.qmp.execute("chardev-add", json!({ "id": name, "backend": backend }))?;
+        self.qmp.execute("device_add", json!({ "driver": "vhost-user-vsock-pci", "id": name, "chardev": name }))?;
+        self.vsock = Some(device);
+        Ok(())
+    }
+
+    /// Pulls out the vsock device of this name.
+    pub fn unplug_vsock(&mut self, name: &str) -> Result<()> {
+        self.qmp.execute("device_del", json!({ "id": name }))?;
+        self.qmp.wait_event("DEVICE_DELETED", Duration::from_secs(20))?;
+        self.vsock = None;
+        Ok(())
+    }
+
+    /// The vsock device of a machine that has one.
+    pub fn vsock(&self) -> &vsock::Device {
+        self.vsock.as_ref().expect("a machine with a vsock")
     }
 
     /// Plugs in the agent's virtio-serial port, once more.
@@ -209,7 +284,7 @@ fn read_log(path: &Path) -> String {
     String::from_utf8_lossy(&log[tail..]).into_owned()
 }
 
-fn spawn(machine: &Machine, accel: &str) -> Result<(Child, TempDir)> {
+fn spawn(machine: &Machine, accel: &str) -> Result<(Child, Option<vsock::Device>, TempDir)> {
     let dir = TempDir::new()?;
     let kernel = initramfs::write(&dir.path().join("initramfs"), &machine.extras)?;
     let mut command = Command::new("qemu-system-x86_64");
@@ -254,6 +329,24 @@ fn spawn(machine: &Machine, accel: &str) -> Result<(Child, TempDir)> {
         command.args(["-drive", &format!("if=none,id=disk0,format=raw,file={}", disk.display())]);
     }
     plug_disks(&mut command, &machine.disks);
+    if machine.vsock || machine.shared_memory {
+        command.args(["-machine", "memory-backend=m0", "-object", "memory-backend-memfd,id=m0,size=256M,share=on"]);
+    }
+    let vsock = machine.vsock.then(|| vsock::Device::start(dir.path(), "vsock0")).transpose()?;
+    if vsock.is_some() {
+        command.args(["-chardev", "socket,id=vsock0,path=vsock0"]);
+        command.args(["-device", &format!("{},chardev=vsock0,id=vsock0", machine.virtio("vhost-user-vsock"))]);
+    }
+    if machine.nic_with_clock {
+        command.args(["-device", "e1000e,romfile="]);
+    }
+    if machine.rng {
+        command.args(["-object", "rng-builtin,id=rng0"]);
+        command.args(["-device", &format!("{},rng=rng0", machine.virtio("virtio-rng"))]);
+    }
+    if machine.restore.is_some() {
+        command.args(["-incoming", "defer"]);
+    }
     for chardev in ["shell", "qga0", "qga1", "isa"] {
         let socket = format!("socket,id={chardev},path={chardev},server=on,wait=off");
         command.args(["-chardev", &socket]);
@@ -261,7 +354,7 @@ fn spawn(machine: &Machine, accel: &str) -> Result<(Child, TempDir)> {
     let errors = fs::File::create(dir.path().join("errors"))?;
     command.stdin(Stdio::null()).stdout(errors.try_clone()?).stderr(errors);
     let child = bounded(&mut command, BOUNDS).spawn().context("starting qemu-system-x86_64")?;
-    Ok((child, dir))
+    Ok((child, vsock, dir))
 }
 
 /// Disks with their controllers; each holes a discard into its image.
@@ -336,7 +429,7 @@ fn kvm_works() -> Result<bool> {
     if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
         return Ok(false);
     }
-    let (mut child, dir) = spawn(&Machine::new(Board::Pc), "kvm")?;
+    let (mut child, _, dir) = spawn(&Machine::new(Board::Pc), "kvm")?;
     let deadline = Instant::now() + Duration::from_secs(10);
     let shell = dir.path().join("shell");
     let works = loop {

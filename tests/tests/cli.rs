@@ -88,9 +88,9 @@ fn what_is_wrong_with_the_command_line_is_said_in_one_line_and_ends_with_1() {
     says(&["--path"], &format!("option '--path' needs a value, {more}"));
     says(&["-c"], &format!("option '-c' needs a value, {more}"));
     says(&["--verbose=yes"], "option '--verbose=yes' takes no value");
-    let methods = "it must be virtio-serial, isa-serial or unix-listen";
+    let methods = "it must be virtio-serial, isa-serial, unix-listen or vsock-listen";
     says(&["-m", "carrier-pigeon"], &format!("unknown method 'carrier-pigeon': {methods}"));
-    says(&["-m", "unix-listen"], "method 'unix-listen' needs a path: -p PATH");
+    says(&["-m", "unix-listen"], "method 'unix-listen' needs -p PATH, 'vsock-listen' -p CID:PORT");
     says(&["-misa-serial"; 5], "too many channels: 'isa-serial'");
     for (option, bounds) in [("--max-request", "1024 to 262144"), ("--freeze-timeout", "1 to 86400")] {
         for value in ["", "0", "1x", "262145", "99999999999999999999", "18446744073709551617"] {

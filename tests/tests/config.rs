@@ -148,7 +148,7 @@ fn what_is_wrong_with_the_file_is_said_in_one_line_and_ends_with_1() {
         ("[general]\n nonsense \n", no_key("nonsense")),
         ("[general]\n[broken\n", no_key("[broken")),
         ("[general]\nverbose=yes\n", "configuration: verbose is either true or false, not 'yes'".into()),
-        ("[general]\nmethod=unix-listen\n", "method 'unix-listen' needs a path: -p PATH".into()),
+        ("[general]\nmethod=unix-listen\n", "method 'unix-listen' needs -p PATH, 'vsock-listen' -p CID:PORT".into()),
         (&large, "File too large".into()),
     ] {
         let output = output(&paths::agent_binary().unwrap(), configuration, &["-D"]);

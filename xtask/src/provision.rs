@@ -39,6 +39,9 @@ const KERNELS: &[&str] = &["linux-image-cloud-amd64", "linux-image-virtual"];
 /// The same for a kernel with drivers for the disks of real machines.
 const GENERIC_KERNELS: &[&str] = &["linux-image-amd64", "linux-image-generic"];
 
+/// The vsock device that stands beside QEMU. Debian has it from 13 on.
+const VSOCK_DEVICE: &str = "vhost-device-vsock@0.3.0";
+
 /// Installs the programs that are missing.
 pub fn programs(sh: &Shell) -> Result<()> {
     install_missing(sh, PROGRAMS)
@@ -48,11 +51,24 @@ pub fn programs(sh: &Shell) -> Result<()> {
 pub fn for_tests(sh: &Shell) -> Result<()> {
     install_missing(sh, TEST_PROGRAMS)?;
     reference(sh)?;
+    vsock_device(sh)?;
     let dir = paths::guest_dir();
     if Kernel::find_generic().is_err() {
         fetch_kernel(sh, GENERIC_KERNELS, &dir, "kernel-generic")?;
     }
     println!("kernel with drivers for real disks: {}", Kernel::find_generic()?.image.display());
+    Ok(())
+}
+
+/// Puts a vsock device for guests under `target/guest/`: one that needs nothing of this machine's kernel.
+pub fn vsock_device(sh: &Shell) -> Result<()> {
+    if paths::vhost_device_vsock().is_err() {
+        println!("building {VSOCK_DEVICE}");
+        let (root, build) = (paths::guest_dir(), paths::guest_dir().join("build"));
+        cmd!(sh, "cargo install --quiet --locked --root {root} --target-dir {build} {VSOCK_DEVICE}").run()?;
+        fs::remove_dir_all(build)?;
+    }
+    println!("vsock device: {}", paths::vhost_device_vsock()?.display());
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! The time of day, and the zone that people here read it in.
 
 use agent_core::guest::{Clock, ClockError};
+use rustix::io::Errno;
 
 use super::tzif::{self, Zone};
-use super::{LinuxGuest, rtc, tz_rule};
+use super::{LinuxGuest, ptp, rtc, tz_rule};
 use crate::sys;
 
 const SECOND_NS: i64 = 1_000_000_000;
@@ -16,6 +17,7 @@ impl Clock for LinuxGuest {
 
     #[inline(never)]
     fn set(&mut self, now_ns: i64) -> Result<(), ClockError> {
+        self.reseed();
         let [seconds, nanoseconds] = [now_ns / SECOND_NS, now_ns % SECOND_NS];
         sys::set_realtime([seconds, nanoseconds]).map_err(|error| ClockError::Set(sys::errno(error)))?;
         let shown = seconds.wrapping_add(self.rtc_offset_s(seconds));
@@ -24,12 +26,9 @@ impl Clock for LinuxGuest {
 
     #[inline(never)]
     fn set_by_hardware(&mut self) -> Result<(), ClockError> {
-        let set = rtc::read().and_then(|shown| {
-            // Of a time that clocks show twice, the later one; of one that they skip, that of the clock before.
-            let about = shown.wrapping_sub(self.rtc_offset_s(shown));
-            let seconds = shown.wrapping_sub(self.rtc_offset_s(about));
-            sys::set_realtime([seconds, SECOND_NS / 2])
-        });
+        self.reseed();
+        let now = ptp::host_time().map_or_else(|| self.rtc_time(), Ok);
+        let set = now.and_then(sys::set_realtime);
         set.map_err(|error| ClockError::SetByHardware(sys::errno(error)))
     }
 
@@ -44,6 +43,15 @@ impl Clock for LinuxGuest {
 const ZONE_FILE: usize = 8192;
 
 impl LinuxGuest {
+    /// The time of the hardware clock: seconds since 1970, UTC, and the nanoseconds behind them.
+    fn rtc_time(&mut self) -> Result<[i64; 2], Errno> {
+        let shown = rtc::read()?;
+        // Of a time that clocks show twice, the later one; of one that they skip, that of the clock before.
+        let about = shown.wrapping_sub(self.rtc_offset_s(shown));
+        let seconds = shown.wrapping_sub(self.rtc_offset_s(about));
+        Ok([seconds, SECOND_NS / 2])
+    }
+
     /// What the hardware clock shows more than UTC.
     fn rtc_offset_s(&mut self, now_s: i64) -> i64 {
         if rtc::is_local() { self.zone_at(now_s).offset_s.into() } else { 0 }

@@ -47,9 +47,9 @@ options! {
     Daemonize = full!("  -d, --daemonize                 go to the background as soon as the channels are open");
     /// What a channel is made of.
     Method =
-        "  -m, --method=METHOD             virtio-serial (default), isa-serial or unix-listen; again for one more";
+        "  -m, --method=METHOD             virtio-serial (default), isa-serial, unix-listen, vsock-listen; repeatable";
     /// Where it is.
-    Path = "  -p, --path=PATH                 the device, port name or socket of the channel";
+    Path = "  -p, --path=PATH                 the device, port name, socket or CID:PORT of the channel";
     /// What is logged goes here.
     Logfile = full!("  -l, --logfile=FILE              log here, not to standard error");
     /// The number of the background process goes here.
@@ -74,6 +74,12 @@ options! {
     FreezeTimeout = full!("      --freeze-timeout=SECONDS    thaw without being told to");
     /// Bytes of a request.
     MaxRequest = "      --max-request=BYTES         the longest request, 1024 to 262144 (default)";
+    /// Who may connect to a vsock.
+    VsockPeer = full!("      --vsock-peer=WHO            who may connect by vsock: host (default), privileged or any");
+    /// Where the host waits for the agent.
+    Ready = full!("      --ready=WHERE               tell console or vsock:PORT when the channels are open");
+    /// Draw other random numbers than a clone.
+    Reseed = full!("      --reseed                    new random numbers where a snapshot may have been restored");
     /// Where more options stand.
     Config = full!("  -c, --config=FILE               the configuration (/etc/qemu/qemu-ga.conf)");
     /// Show what has become of all that.

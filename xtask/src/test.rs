@@ -25,6 +25,7 @@ pub fn run(sh: &Shell) -> Result<()> {
         cmd!(sh, "cargo clippy --quiet -p agent-core -p agent-linux -- -D warnings").run()?;
         cmd!(sh, "cargo clippy --quiet -p agent-core -p agent-linux --lib --tests -- -D warnings").run()?;
         cmd!(sh, "cargo clippy --quiet -p nanoga-tests -p xtask --all-targets -- -D warnings").run()?;
+        cmd!(sh, "cargo clippy --quiet -p nanoga-host --all-targets -- -D warnings").run()?;
         Ok(())
     })?;
     steps.run("release build", || Ok(cmd!(sh, "cargo build --release").run()?))?;
@@ -44,6 +45,7 @@ pub fn run(sh: &Shell) -> Result<()> {
         println!("guests run under {}", nanoga_tests::qemu::accelerator()?);
         Ok(())
     })?;
+    steps.run("host's client", || Ok(cmd!(sh, "cargo test --no-fail-fast -p nanoga-host").run()?))?;
     // Last, so that the last lines are cargo's own account of the tests that take the longest.
     steps.run("black-box and guest tests", || Ok(cmd!(sh, "cargo test --no-fail-fast -p nanoga-tests").run()?))?;
     steps.summary();

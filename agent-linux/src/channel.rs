@@ -500,7 +500,7 @@ impl Channel {
 
     /// Sets a watch, then looks whether the device came back before it was set. One that was lost just after it had been
     /// opened has to wait, or it would be opened and lost without end.
-    fn watch_for_device(&mut self) {
+    pub fn watch_for_device(&mut self) {
         let soon_ms = self.opened_ms.wrapping_add(RETRY_MS);
         match Absent::new(self.place.path) {
             Ok(absent) => {

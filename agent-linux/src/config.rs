@@ -34,7 +34,7 @@ pub fn load(
         }
     });
     match read {
-        Ok(len) => parse(space.get_mut(..=len).unwrap_or_default(), options),
+        Ok(len) => parse(space.get_mut(..=len).unwrap_or_default(), options, false),
         Err(Errno::NOENT) if !required => Ok(()),
         Err(error) => {
             Err(fail(packed!("cannot read the configuration '%': !"), &[path.to_bytes(), why(sys::errno(error))]))
@@ -42,9 +42,9 @@ pub fn load(
     }
 }
 
-/// Reads the text.
+/// Reads the text. What is wrong in a line has been said, and may be passed over.
 #[inline(never)]
-fn parse(text: &'static mut [u8], options: &mut Options) -> Result<(), Failed> {
+pub(crate) fn parse(text: &'static mut [u8], options: &mut Options, pass_over: bool) -> Result<(), Failed> {
     // Before the first group nothing may stand.
     let mut is_general = None;
     for line in text.split_mut(|byte| matches!(byte, b'\n' | 0)) {
@@ -60,12 +60,15 @@ fn parse(text: &'static mut [u8], options: &mut Options) -> Result<(), Failed> {
             is_general = Some(group == b"general");
             continue;
         }
-        if value.is_empty() || is_general.is_none() {
-            let form = packed!("configuration: '%' is neither a group nor a key with its value in one");
-            return Err(fail(form, &[key]));
-        }
-        if is_general == Some(true) {
-            set(key, unescape(value), options)?;
+        let result = if value.is_empty() || is_general.is_none() {
+            Err(fail(packed!("configuration: '%' is neither a group nor a key with its value in one"), &[key]))
+        } else if is_general == Some(true) {
+            set(key, unescape(value), options)
+        } else {
+            Ok(())
+        };
+        if !pass_over {
+            result?;
         }
     }
     Ok(())
@@ -73,7 +76,7 @@ fn parse(text: &'static mut [u8], options: &mut Options) -> Result<(), Failed> {
 
 /// Notes the value of a key.
 #[inline(never)]
-fn set(key: &'static [u8], value: &'static CStr, options: &mut Options) -> Result<(), Failed> {
+pub(crate) fn set(key: &'static [u8], value: &'static CStr, options: &mut Options) -> Result<(), Failed> {
     // The one key that is not the name of its option, but begins it.
     let Some((option, kind)) = find(key, false).filter(|found| found.0 < Name::Config) else {
         say(packed!("configuration: there is no key '%'"), &[key]);
@@ -129,7 +132,7 @@ mod tests {
         let mut space = Vec::from(text);
         space.push(0);
         let mut options = Options::NONE;
-        parse(space.leak(), &mut options)?;
+        parse(space.leak(), &mut options, false)?;
         options.finish().map(|()| options)
     }
 

@@ -9,6 +9,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use crate::channel::{Channel, NEVER};
 use crate::guest::reseed::EVENTS;
 use crate::guest::{LinuxGuest, freeze};
+use crate::init::Init;
 use crate::options::FULL;
 use crate::sys::{self, SignalSet};
 
@@ -21,6 +22,9 @@ const SELF: &[u8] = b"event loop";
 /// The token of the signals. Channels have their number; for pipes see `guest/exec.rs`.
 const SIGNALS: u64 = u64::MAX;
 
+/// The token of what announces devices.
+const DEVICES: u64 = u64::MAX - 2;
+
 /// Serves the channels. Returns when a signal says so, or with what could not be waited for and why.
 pub fn run(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel]) -> Result<(), (&'static [u8], Errno)> {
     let mut what = SELF;
@@ -29,8 +33,9 @@ pub fn run(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel]) -> Result<()
 
 /// The same. `what` is changed to what could not be waited for.
 fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'static [u8]) -> rustix::io::Result<()> {
-    sys::block_only(HANDLED.with(kernel::SIGPIPE));
-    let signals = sys::signalfd(HANDLED)?;
+    let handled = if agent.guest.init.is_some() { Init::signals() } else { HANDLED };
+    sys::block_only(handled.with(kernel::SIGPIPE));
+    let signals = sys::signalfd(handled)?;
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     if cfg!(feature = "exec") {
         agent.guest.tables.records.watch_by(&epoll);
@@ -42,8 +47,17 @@ fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'s
         agent.guest.start();
     }
     let mut last = 0;
+    if let Some(devices) = agent.guest.init.as_ref().and_then(Init::devices) {
+        epoll::add(&epoll, devices, EventData::new_u64(DEVICES), EventFlags::IN)?;
+    }
     loop {
         let mut deadline_ms = agent.guest.deadline_ms();
+        if let Some(init) = &mut agent.guest.init {
+            deadline_ms = deadline_ms.min(init.tick());
+            if init.is_ending() {
+                return Ok(());
+            }
+        }
         for channel in &mut *channels {
             channel.arm(epoll.as_fd()).inspect_err(|_| *what = channel.path())?;
             deadline_ms = deadline_ms.min(channel.deadline_ms());
@@ -65,9 +79,13 @@ fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'s
                 last = number;
             } else if FULL && token == EVENTS {
                 agent.guest.take_event();
+            } else if token == DEVICES {
+                if let Some(init) = &agent.guest.init {
+                    init.announced();
+                }
             } else if cfg!(feature = "exec") && token != SIGNALS {
                 agent.guest.tables.records.ready(token, flags);
-            } else if is_end(&signals) {
+            } else if is_end(&signals, &mut agent.guest.init) {
                 return Ok(());
             } else {
                 agent.guest.reap();
@@ -90,11 +108,14 @@ fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'s
     }
 }
 
-/// Takes the signals. Is one of them another than SIGCHLD?
-fn is_end(signals: &OwnedFd) -> bool {
+/// Takes the signals. Is one of them another than SIGCHLD? The first process decides for itself what they mean.
+fn is_end(signals: &OwnedFd, init: &mut Option<Init>) -> bool {
     let mut end = false;
     while let Some(signal) = sys::next_signal(signals) {
-        end |= signal != kernel::SIGCHLD;
+        match init {
+            Some(init) => init.signal(signal),
+            None => end |= signal != kernel::SIGCHLD,
+        }
     }
     end
 }

@@ -36,6 +36,7 @@ use job::{Jobs, Report};
 use mounts::Mounts;
 use network::Buffers;
 
+use crate::init::Init;
 use crate::log;
 use crate::options::Options;
 use crate::ready::{self, Ready};
@@ -79,6 +80,8 @@ pub struct LinuxGuest {
     /// Where `/sys`, `/proc` and `/usr` are.
     root: &'static CStr,
     jobs: Jobs,
+    /// What it has to do as the first process.
+    pub init: Option<Init>,
 }
 
 impl LinuxGuest {
@@ -104,6 +107,7 @@ impl LinuxGuest {
             state,
             root: c"/",
             jobs,
+            init: None,
         }
     }
 
@@ -133,8 +137,12 @@ impl LinuxGuest {
 
     /// Collects the children that have ended: to be called after SIGCHLD, before jobs are asked for.
     pub fn reap(&mut self) {
-        let records = &mut self.tables.records;
-        self.jobs.reap(&mut |pid, status| {
+        let Self { tables, jobs, init, .. } = self;
+        let records = &mut tables.records;
+        jobs.reap(&mut |pid, status| {
+            if let Some(init) = init {
+                init.ended(pid, status);
+            }
             if cfg!(feature = "exec") {
                 records.ended(pid, status);
             }

@@ -27,6 +27,8 @@ mod daemon;
 pub mod device;
 mod event_loop;
 pub mod guest;
+#[cfg_attr(not(feature = "init"), path = "init/absent.rs")]
+pub mod init;
 mod limits;
 pub mod log;
 pub mod memory;
@@ -51,6 +53,7 @@ use cli::Action;
 use daemon::PidFile;
 use guest::files::DESCRIPTORS;
 use guest::{LinuxGuest, Tables, freeze};
+use init::Init;
 use log::{Failed, fail, why};
 use memory::{All, CHANNELS, Memory};
 use options::{FULL, Name, Options};
@@ -86,8 +89,13 @@ pub fn run(
     sys::keep_standard_descriptors();
     let All { config, memory } = memory;
     let Small { channels, options, tables } = small;
+    if init::is_first() {
+        // An agent that handed that over to another init is an ordinary one from here on.
+        let init = init::bring_up(environment, &mut config.0, memory.scratch(), options);
+        return u8::from(serve(options, environment, memory, channels, tables, init).is_err());
+    }
     let done = match read(arguments, environment, &mut config.0, options) {
-        Ok(Action::Go) => serve(options, environment, memory, channels, tables),
+        Ok(Action::Go) => serve(options, environment, memory, channels, tables, None),
         Ok(Action::Print(what)) => {
             print(what, options);
             Ok(())
@@ -140,13 +148,15 @@ fn print(what: Name, options: &Options) {
     }
 }
 
-/// Opens the channels, then serves them until a signal ends it.
+/// Opens the channels, then serves them until a signal ends it. As the first process it never comes back.
+#[inline(never)]
 fn serve(
     options: &'static mut Options,
     environment: Strings<'static>,
     memory: &'static mut Memory,
     channels: &'static mut Vec<Channel, CHANNELS>,
     tables: &'static mut Tables,
+    init: Option<Init>,
 ) -> Result<(), Failed> {
     if FULL {
         options.take_passed(environment, u64::from(getpid().as_raw_nonzero().get().unsigned_abs()));
@@ -155,16 +165,18 @@ fn serve(
     // What an agent before this one has frozen must not be written to: not even files are made there.
     let frozen = freeze::ABLE && freeze::was_frozen(options.state_dir());
     let mut log = None;
-    if let Some(path) = options.log_file().filter(|_| !frozen) {
+    if let Some(path) = options.log_file().filter(|_| !frozen && init.is_none()) {
         log = Some(log::open(path).map_err(|error| failure(path.to_bytes(), sys::errno(error)))?);
     }
     let mut pid_file = None;
-    if options.is_on(Name::Daemonize) {
+    if options.is_on(Name::Daemonize) && init.is_none() {
         pid_file = Some(PidFile::take(options.word(Name::Pidfile).unwrap_or_default(), frozen)?);
     }
     for (place, memory) in options.channels.iter().zip(&mut memory.channels) {
         let mut channel = Channel::new(place, channels.len(), options, memory);
-        if let Err(error) = channel.open() {
+        if let Err(error) = channel.open()
+            && init.is_none()
+        {
             if let Some(pid_file) = pid_file {
                 pid_file.remove();
             }
@@ -194,9 +206,20 @@ fn serve(
     if frozen {
         agent.guest.start_frozen();
     }
-    let end = event_loop::run(&mut agent, channels).map_err(|(what, error)| failure(what, error));
+    agent.guest.init = init;
+    let mut end;
+    loop {
+        end = event_loop::run(&mut agent, channels).map_err(|(what, error)| failure(what, error));
+        if end.is_ok() || agent.guest.init.is_none() {
+            break;
+        }
+        init::pause();
+    }
     if freeze::ABLE {
         agent.guest.end_freeze();
+    }
+    if let Some(init) = &agent.guest.init {
+        init.end();
     }
     if let Some(pid_file) = pid_file {
         pid_file.remove();

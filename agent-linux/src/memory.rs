@@ -69,6 +69,14 @@ impl Memory {
     pub const ZERO: Self = Self { network: Buffers::ZERO, channels: [ChannelMemory::ZERO; CHANNELS] };
 }
 
+impl Memory {
+    /// Memory that is used later, for what comes before.
+    pub fn scratch(&mut self) -> &mut [u8] {
+        let [ChannelMemory { input, .. }, ..] = &mut self.channels;
+        &mut input.0
+    }
+}
+
 /// Lets the kernel have the whole pages again that these bytes lie on. They are zero afterwards.
 #[allow(unsafe_code, reason = "madvise")]
 #[inline(never)]

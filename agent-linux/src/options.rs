@@ -26,6 +26,15 @@ const GIVEN: usize = 48;
 /// The longest time that `--freeze-timeout` may name, in seconds: a day.
 const FREEZE_TIMEOUT_S: usize = 86_400;
 
+/// Seconds that programs have to end by default.
+const GRACE_S: usize = 10;
+
+/// What the end of a first process's program may mean.
+const ON_EXIT: &[u8] = b"poweroff reboot halt restart stay";
+
+/// Can this be a first process?
+const INIT: bool = cfg!(feature = "init");
+
 /// What runs before a freeze and after a thaw, if nothing else is named.
 pub const HOOK: &CStr = c"/etc/qemu/fsfreeze-hook";
 
@@ -118,6 +127,12 @@ pub struct Options {
     pub freeze_hook: Option<&'static CStr>,
     /// Seconds that file systems stay frozen at most; 0: until a host thaws them.
     pub freeze_timeout_s: u32,
+    /// What the end of a first process's program means: the place in [`ON_EXIT`].
+    pub on_exit: usize,
+    /// Seconds that programs have to end, before a first process ends the guest.
+    pub grace_s: usize,
+    /// What [`finish`](Options::finish) was looking at last.
+    checked: Name,
     /// What was given: later values override, lists append.
     given: Vec<(Name, &'static CStr), GIVEN>,
 }
@@ -135,6 +150,9 @@ impl Options {
         max_request: 0,
         freeze_hook: None,
         freeze_timeout_s: 0,
+        on_exit: 0,
+        grace_s: 0,
+        checked: Name::Daemonize,
     };
 
     /// Notes an option and its value. That of an option without one is `true` or `false`.
@@ -218,9 +236,20 @@ impl Options {
         FULL && self.is_listed(Name::IgnoreInterfaces, interface, false)
     }
 
+    /// The same as [`finish`](Self::finish), but an option with a wrong value counts as not given.
+    #[cfg(feature = "init")]
+    pub fn finish_without_what_is_wrong(&mut self) {
+        while self.finish().is_err() {
+            let wrong = self.checked;
+            // A path is nothing without its method.
+            self.given.retain(|(name, _)| *name != wrong && (wrong != Name::Method || *name != Name::Path));
+        }
+    }
+
     /// Everything has been given: finds out what it means.
     #[inline(never)]
     pub fn finish(&mut self) -> Result<(), Failed> {
+        self.channels.clear();
         self.verbose = self.last(Name::Verbose) == Some(c"true");
         let form = packed!("--max-request must be a number from 1024 to 262144, not '%'");
         let bytes = self.bounded(Name::MaxRequest, REQUEST_BYTES_MIN..=REQUEST_BYTES, form)?;
@@ -237,6 +266,18 @@ impl Options {
             };
             (self.vsock_peer, self.ready) = (peer, ready);
         }
+        if INIT {
+            let form = packed!("--grace must be a number from 1 to 3600, not '%'");
+            self.grace_s = self.bounded(Name::Grace, 1..=3600, form)?.unwrap_or(GRACE_S);
+            self.checked = Name::OnExit;
+            let wanted = self.last(Name::OnExit).unwrap_or(c"poweroff").to_bytes();
+            let mut words = ON_EXIT.split(|byte| *byte == b' ');
+            let Some(on_exit) = words.position(|word| word == wanted) else {
+                return Err(fail(packed!("--on-exit must be one of %, not '%'"), &[ON_EXIT, wanted]));
+            };
+            self.on_exit = on_exit;
+        }
+        self.checked = Name::Method;
         let [mut method, ..] = METHODS.each_ref();
         // A path before the first method.
         let mut path = c"";
@@ -283,7 +324,8 @@ impl Options {
 
     /// The number that an option was given, if it was, within its bounds, or else with this to say about it.
     #[inline(never)]
-    fn bounded(&self, name: Name, bounds: RangeInclusive<usize>, form: &[u8]) -> Result<Option<usize>, Failed> {
+    fn bounded(&mut self, name: Name, bounds: RangeInclusive<usize>, form: &[u8]) -> Result<Option<usize>, Failed> {
+        self.checked = name;
         let Some(digits) = self.last(name) else {
             return Ok(None);
         };

@@ -52,8 +52,9 @@ impl<'a> Strings<'a> {
         })
     }
 
-    fn address(self) -> usize {
-        self.next.expose_provenance()
+    /// The array.
+    pub fn array(self) -> *const *const c_char {
+        self.next
     }
 }
 
@@ -585,8 +586,8 @@ pub fn execve_fd(program: impl AsFd, arguments: Strings<'_>, environment: String
             kernel::__NR_execveat,
             raw(program),
             c"".as_ptr().expose_provenance(),
-            arguments.address(),
-            environment.address(),
+            arguments.next.expose_provenance(),
+            environment.next.expose_provenance(),
             wide(kernel::AT_EMPTY_PATH),
         )
     };
@@ -617,7 +618,7 @@ pub const fn errno_of(number: u32) -> Errno {
 }
 
 /// What a system call returned: the kernel reports an error as a number between -4095 and -1.
-fn checked(result: isize) -> rustix::io::Result<usize> {
+pub(crate) fn checked(result: isize) -> rustix::io::Result<usize> {
     usize::try_from(result).map_err(|_| {
         // As the types see it, it could be any negative number.
         let number = i32::try_from(result.wrapping_neg()).unwrap_or(0);
@@ -626,11 +627,11 @@ fn checked(result: isize) -> rustix::io::Result<usize> {
 }
 
 /// A descriptor as the kernel takes it.
-fn raw(fd: impl AsFd) -> usize {
+pub(crate) fn raw(fd: impl AsFd) -> usize {
     usize::try_from(fd.as_fd().as_raw_fd()).unwrap_or(usize::MAX)
 }
 
 /// A `u32` as the kernel's `long`.
-fn wide(number: u32) -> usize {
+pub(crate) fn wide(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

@@ -77,13 +77,17 @@ pub struct Extras {
     pub modules: Vec<&'static str>,
     /// Programs of this machine, for `/usr/local/sbin`, with the libraries they are linked to.
     pub programs: Vec<PathBuf>,
+    /// The agent as the first process, and its `/etc/nanoga/init.conf`.
+    pub first: Option<String>,
+    /// Further files, and their texts. Each can be executed.
+    pub files: Vec<(String, String)>,
 }
 
 /// Writes the image to `path`; the kernel that goes with it.
 pub fn write(path: &Path, extras: &Extras) -> Result<Kernel> {
     let kernel = if extras.generic_kernel { Kernel::find_generic()? } else { Kernel::find()? };
     let mut image = Image::default();
-    for dir in ["bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "run", "modules"] {
+    for dir in ["bin", "sbin", "etc", "etc/nanoga", "proc", "sys", "dev", "tmp", "run", "modules"] {
         image.dir(dir);
     }
     for dir in ["usr", "usr/bin", "usr/sbin", "usr/local", "usr/local/bin", "usr/local/sbin"] {
@@ -91,7 +95,16 @@ pub fn write(path: &Path, extras: &Extras) -> Result<Kernel> {
     }
     image.device("dev/console", 5, 1);
     image.device("dev/null", 1, 3);
-    image.link("init", "/bin/busybox");
+    match &extras.first {
+        None => image.link("init", "/bin/busybox"),
+        Some(conf) => {
+            image.file("init", 0o755, fs::read(paths::agent_binary()?)?);
+            image.file("etc/nanoga/init.conf", 0o644, conf.clone().into());
+        }
+    }
+    for (name, text) in &extras.files {
+        image.file(name, 0o755, text.clone().into());
+    }
     image.file("etc/inittab", 0o644, INITTAB.into());
     image.file("etc/prepare", 0o755, PREPARE.into());
     image.file("etc/shell", 0o755, SHELL.into());
@@ -110,17 +123,18 @@ pub fn write(path: &Path, extras: &Extras) -> Result<Kernel> {
     for library in libraries(&extras.programs)? {
         image.library(&library)?;
     }
-    for (name, module) in modules(&kernel, &extras.modules)? {
+    for (name, module) in modules(&kernel.modules, &[MODULES, &extras.modules].concat())? {
         order += &format!("/modules/{name}.ko\n");
         image.file(&format!("modules/{name}.ko"), 0o644, module);
     }
+    image.file("etc/nanoga/modules", 0o644, order.clone().into());
     image.file("modules/order", 0o644, order.into());
     fs::write(path, image.finish()?).with_context(|| format!("writing {}", path.display()))?;
     Ok(kernel)
 }
 
 /// The libraries of these programs and their loader, by ldd(1), each where it must lie.
-fn libraries(programs: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
+pub fn libraries(programs: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
     let mut files = BTreeSet::new();
     for program in programs {
         let output = Command::new("ldd").arg(program).output().context("running ldd")?;
@@ -139,14 +153,15 @@ fn applets(busybox: &Path) -> Result<Vec<String>> {
     Ok(list.lines().filter(|l| *l != "bin/busybox").map(str::to_owned).collect())
 }
 
-/// The modules in the order they load, each after those it depends on. What the kernel has built in is left out.
-fn modules(kernel: &Kernel, more: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
+/// The modules of these names and what they depend on, unpacked, in the order they load. What the kernel has built in is
+/// left out. `kernel` is its `lib/modules/VERSION`.
+pub fn modules(kernel: &Path, names: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = BTreeMap::new();
-    find_modules(&kernel.modules.join("kernel"), &mut files)?;
-    let builtin = fs::read_to_string(kernel.modules.join("modules.builtin")).unwrap_or_default();
+    find_modules(&kernel.join("kernel"), &mut files)?;
+    let builtin = fs::read_to_string(kernel.join("modules.builtin")).unwrap_or_default();
     let builtin: Vec<String> = builtin.lines().map(|line| module_name(Path::new(line))).collect();
     let mut loaded = Vec::new();
-    for name in MODULES.iter().chain(more) {
+    for name in names {
         load(name, &files, &builtin, &mut loaded)?;
     }
     Ok(loaded)
@@ -209,36 +224,45 @@ fn dependencies(module: &[u8]) -> Vec<String> {
 }
 
 /// A cpio archive in the making.
-#[derive(Default)]
-struct Image {
+#[derive(Clone, Default)]
+pub struct Image {
     archive: Vec<u8>,
     entries: u32,
     dirs: BTreeSet<PathBuf>,
 }
 
 impl Image {
-    fn dir(&mut self, name: &str) {
+    /// Adds a folder.
+    pub fn dir(&mut self, name: &str) {
         self.dirs.insert(name.into());
         self.add(name, 0o040_755, &[]);
     }
 
-    fn link(&mut self, name: &str, target: &str) {
+    /// Adds a symbolic link.
+    pub fn link(&mut self, name: &str, target: &str) {
         self.add(name, 0o120_777, target.as_bytes());
     }
 
-    fn file(&mut self, name: &str, mode: u32, bytes: Vec<u8>) {
+    /// Adds a file. Its folder must be there.
+    pub fn file(&mut self, name: &str, mode: u32, bytes: Vec<u8>) {
         self.add(name, 0o100_000 | mode, &bytes);
     }
 
-    fn device(&mut self, name: &str, major: u32, minor: u32) {
+    /// Adds a character device.
+    pub fn device(&mut self, name: &str, major: u32, minor: u32) {
         self.entries += 1;
         let entry = newc::Builder::new(name).ino(self.entries).mode(0o020_600).rdev_major(major).rdev_minor(minor);
         self.write(entry, &[]);
     }
 
     /// A file of this machine at the path it has here.
-    fn library(&mut self, path: &Path) -> Result<()> {
-        let name = path.strip_prefix("/")?;
+    pub fn library(&mut self, path: &Path) -> Result<()> {
+        self.copy(path, path)
+    }
+
+    /// A file of this machine, and the folders it lies in.
+    pub fn copy(&mut self, from: &Path, to: &Path) -> Result<()> {
+        let name = to.strip_prefix("/").unwrap_or(to);
         let mut dirs: Vec<&Path> = name.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty()).collect();
         dirs.reverse();
         for dir in dirs {
@@ -246,8 +270,9 @@ impl Image {
                 self.dir(dir.to_str().context("an odd path")?);
             }
         }
-        let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-        self.file(name.to_str().context("an odd path")?, 0o755, bytes);
+        let bytes = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(from)?.permissions());
+        self.file(name.to_str().context("an odd path")?, mode & 0o777, bytes);
         Ok(())
     }
 
@@ -264,7 +289,8 @@ impl Image {
         writer.finish().expect("the size is right");
     }
 
-    fn finish(mut self) -> Result<Vec<u8>> {
+    /// The archive.
+    pub fn finish(mut self) -> Result<Vec<u8>> {
         newc::trailer(&mut self.archive)?;
         Ok(self.archive)
     }

@@ -108,6 +108,10 @@ pub struct Machine {
     pub extras: Extras,
     /// Take over from an image on the disk's swap.
     pub resume: bool,
+    /// More words on the kernel's command line, behind all others.
+    pub words: String,
+    /// A processor that may be plugged in.
+    pub spare_cpu: bool,
     /// Whether the machine offers sleep to RAM (S3).
     pub s3: bool,
     /// What runs first in it.
@@ -131,6 +135,8 @@ impl Machine {
             restore: None,
             extras: Extras::default(),
             resume: false,
+            words: String::new(),
+            spare_cpu: false,
             s3: true,
             init: Init::Busybox,
         }
@@ -195,6 +201,17 @@ impl Qemu {
         let ended = crate::wait_for("QEMU to end", Duration::from_secs(60), || Ok(self.child.try_wait()?))?;
         anyhow::ensure!(ended.success(), "QEMU: {ended}: {}", self.logs());
         Ok(())
+    }
+
+    /// What the guest said on its console.
+    pub fn console(&self) -> String {
+        read_log(&self.dir.path().join("console"))
+    }
+
+    /// Waits until the guest has said something on its console.
+    pub fn wait_console(&self, text: &str) -> Result<()> {
+        crate::wait_for(text, Duration::from_secs(60), || Ok(self.console().contains(text).then_some(())))
+            .with_context(|| self.logs())
     }
 
     /// What QEMU said, and the guest on its console.
@@ -289,7 +306,8 @@ fn spawn(machine: &Machine, accel: &str) -> Result<(Child, Option<vsock::Device>
     let kernel = initramfs::write(&dir.path().join("initramfs"), &machine.extras)?;
     let mut command = Command::new("qemu-system-x86_64");
     command.current_dir(dir.path());
-    command.args(machine.board_args()).args(["-accel", accel, "-m", "256", "-smp", "1"]);
+    command.args(machine.board_args()).args(["-accel", accel, "-m", "256"]);
+    command.args(["-smp", if machine.spare_cpu { "1,maxcpus=2,sockets=2" } else { "1" }]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.arg("-kernel").arg(&kernel.image).args(["-initrd", "initramfs"]);
     let mut words = String::from(KERNEL_WORDS);
@@ -304,6 +322,7 @@ fn spawn(machine: &Machine, accel: &str) -> Result<(Child, Option<vsock::Device>
     if machine.board == Board::Microvm && accel == "tcg" {
         words += &tsc_words();
     }
+    words += &machine.words;
     command.args(["-append", &words]);
     command.args(["-qmp", "unix:qmp,server=on,wait=off"]);
     command.args(["-chardev", "file,id=console,path=console", "-serial", "chardev:console"]);

@@ -4,6 +4,7 @@ mod aarch64;
 mod bench;
 mod demo;
 mod fuzz;
+mod image;
 mod install;
 mod panics;
 mod provision;
@@ -44,6 +45,8 @@ enum Command {
         #[arg(long)]
         as_qemu_ga: bool,
     },
+    /// Build an initramfs with the agent as its first process, and show how to boot it.
+    Image(image::Image),
     /// Run the fuzz targets on stable Rust: all, or one.
     Fuzz {
         /// A file of `fuzz/fuzz_targets`, without its extension.
@@ -71,6 +74,7 @@ fn main() -> anyhow::Result<()> {
         Command::Panics => panics::check(&sh),
         Command::Install { root, as_qemu_ga } => install::run(&sh, &install::Target { root, as_qemu_ga }),
         Command::Bench => bench::run(&sh),
+        Command::Image(image) => image::build(&sh, &image),
         Command::Fuzz { target, seconds } => fuzz::run(&sh, target.as_deref(), seconds),
     }
 }

@@ -461,13 +461,26 @@ fn execute(birth: &Birth<'_>) -> Errno {
         }
     }
 
-    let name = program.path.to_bytes();
+    sys::errno(search(program.path, words.path.unwrap_or(PROGRAMS), words.all, behind, space))
+}
+
+/// Becomes the program of this name, or says why not. Without a slash it is looked for in the folders of this variable.
+/// The first word is free, from `behind` on the words are the environment.
+#[inline(never)]
+pub(crate) fn search(
+    path: &CStr,
+    variable: &[u8],
+    words: &mut [*const c_char],
+    behind: usize,
+    space: &mut [u8],
+) -> io::Errno {
+    let name = path.to_bytes();
     if name.is_empty() || name.iter().any(|byte| matches!(byte, b'/')) {
-        return sys::errno(attempt(program.path, words.all, behind));
+        return attempt(path, words, behind);
     }
     let mut error = io::Errno::NOENT;
     // The variable ends in a NUL.
-    let mut rest = words.path.unwrap_or(PROGRAMS).get(PATH_IS.len()..).unwrap_or_default();
+    let mut rest = variable.get(PATH_IS.len()..).unwrap_or_default();
     while let Some(end) = rest.iter().position(|byte| matches!(byte, b':' | 0)) {
         let folder = rest.get(..end).unwrap_or_default();
         rest = rest.get(end.wrapping_add(1)..).unwrap_or_default();
@@ -475,13 +488,13 @@ fn execute(birth: &Birth<'_>) -> Errno {
         if folder.is_empty() {
             continue;
         }
-        let failed = attempt(sys::join(space, &[folder, b"/", name]), words.all, behind);
+        let failed = attempt(sys::join(space, &[folder, b"/", name]), words, behind);
         // The one that says most.
         if !matches!(failed, io::Errno::NOENT | io::Errno::NOTDIR) {
             error = failed;
         }
     }
-    sys::errno(error)
+    error
 }
 
 /// Becomes the program of this file, or says why not. From `behind` on the words are its environment.
@@ -508,7 +521,7 @@ fn text(value: &[u8]) -> &[u8] {
 }
 
 /// Where programs are looked for otherwise.
-const PROGRAMS: &[u8] = sys::PROGRAMS.to_bytes_with_nul();
+pub(crate) const PROGRAMS: &[u8] = sys::PROGRAMS.to_bytes_with_nul();
 
 /// What the variable of the folders of programs begins with.
 const PATH_IS: &[u8] = b"PATH=";

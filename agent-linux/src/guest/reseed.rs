@@ -27,15 +27,22 @@ const EVENT: usize = 1024;
 /// machine monitors build for their guests do.
 const NEW_ID: &[u8] = b"VMGENID=1";
 
+/// What the kernel says of devices: `kobject_uevent`, the group of what comes from the kernel itself.
+#[inline(never)]
+pub fn kernel_events() -> Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let events = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(KOBJECT_UEVENT))?;
+    bind(&events, &SocketAddrNetlink::new(0, 1))?;
+    Ok(events)
+}
+
 impl LinuxGuest {
     /// Has the kernel's events watched (`kobject_uevent`), if that is wanted.
     pub fn watch_generation(&mut self, epoll: &OwnedFd) -> Result<()> {
         if !self.options.is_on(Name::Reseed) {
             return Ok(());
         }
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let events = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(KOBJECT_UEVENT))?;
-        bind(&events, &SocketAddrNetlink::new(0, 1))?;
+        let events = kernel_events()?;
         epoll::add(epoll, &events, EventData::new_u64(EVENTS), EventFlags::IN)?;
         self.events = Some(events);
         Ok(())

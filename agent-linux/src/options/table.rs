@@ -41,6 +41,20 @@ macro_rules! full {
     };
 }
 
+/// A line that only an agent has that can be the first process.
+#[cfg(feature = "init")]
+macro_rules! init {
+    ($line:literal) => {
+        $line
+    };
+}
+#[cfg(not(feature = "init"))]
+macro_rules! init {
+    ($line:literal) => {
+        ""
+    };
+}
+
 options! {
     // In the order of the reference's `-D`. Up to `Config` they may stand in the configuration file.
     /// Does it go to the background?
@@ -80,6 +94,16 @@ options! {
     Ready = full!("      --ready=WHERE               tell console or vsock:PORT when the channels are open");
     /// Draw other random numbers than a clone.
     Reseed = full!("      --reseed                    new random numbers where a snapshot may have been restored");
+    /// The program of a guest whose first process the agent is.
+    Exec = init!("      --exec=WORDS                as first process, run this");
+    /// What its end means.
+    OnExit = init!("      --on-exit=WHAT              poweroff (default), reboot, halt, restart or stay when it ends");
+    /// How long programs may take to end.
+    Grace = init!("      --grace=SECONDS             for programs to end, before the guest does (10)");
+    /// The name of the guest.
+    Hostname = init!("      --hostname=NAME             of the guest");
+    /// Another first process.
+    Handoff = init!("      --handoff=PATH              start this as first process, and go on beside it");
     /// Where more options stand.
     Config = full!("  -c, --config=FILE               the configuration (/etc/qemu/qemu-ga.conf)");
     /// Show what has become of all that.

@@ -18,7 +18,6 @@ use linux_raw_sys::{general as kernel, ioctl, net, netlink};
 use rustix::event::epoll::{self, EventFlags};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::io::read;
 
 use crate::arch::{self, syscall3, syscall5};
 
@@ -158,11 +157,23 @@ pub fn open_inheritable(folder: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> r
 pub fn read_file(path: &CStr, buffer: &mut [u8]) -> usize {
     let mut len = 0_usize;
     if let Ok(file) = open(CWD, path, OFlags::RDONLY) {
-        while let Ok(more @ 1..) = read(&file, buffer.get_mut(len..).unwrap_or_default()) {
+        loop {
+            let more = read(&file, buffer.get_mut(len..).unwrap_or_default());
+            if more == 0 {
+                break;
+            }
             len = len.wrapping_add(more);
         }
     }
     len
+}
+
+/// Reads on in a file: how many bytes; none at its end, or if it cannot be read: `read(2)`.
+#[inline(never)]
+pub fn read(file: &OwnedFd, buffer: &mut [u8]) -> usize {
+    let place = buffer.as_mut_ptr().expose_provenance();
+    // SAFETY: the buffer is writable for the call.
+    checked(unsafe { syscall3(kernel::__NR_read, raw(file), place, buffer.len()) }).unwrap_or(0)
 }
 
 /// Bytes of the longest path that [`join`] makes, with its NUL.

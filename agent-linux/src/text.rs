@@ -1,4 +1,4 @@
-//! Decimal numbers as text, both ways.
+//! Decimal numbers as text, both ways, and texts that end with some byte.
 
 /// The digits of a number, so many at least.
 #[inline(never)]
@@ -28,6 +28,12 @@ pub fn number(digits: &[u8], largest: u64) -> u64 {
         number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
     }
     if number > largest { 0 } else { number }
+}
+
+/// The text before the first such byte: all of it if there is none.
+#[inline(never)]
+pub fn until(text: &[u8], end: u8) -> &[u8] {
+    text.split(|byte| *byte == end).next().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -47,8 +47,7 @@ pub(super) fn timezone<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     let reply = &mut call.reply;
     reply.open_object();
     call.guest.timezone(&mut |name, offset_s| {
-        reply.key("zone");
-        reply.string(name);
+        reply.string_member("zone", name);
         reply.key("offset");
         reply.integer(offset_s.into());
     });

@@ -9,8 +9,7 @@ pub(super) fn host_name<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
 
     let reply = &mut call.reply;
     reply.open_object();
-    reply.key("host-name");
-    call.guest.host_name(&mut |name| reply.string(name));
+    call.guest.host_name(&mut |name| reply.string_member("host-name", name));
     call.reply.close_object();
     Ok(())
 }
@@ -25,8 +24,7 @@ pub(super) fn users<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     reply.open_list();
     call.guest.users(&mut |user| {
         reply.open_object();
-        reply.key("user");
-        reply.string(user.name);
+        reply.string_member("user", user.name);
         reply.key("login-time");
         reply.decimal(user.login_us, 1_000_000);
         reply.close_object();
@@ -44,7 +42,7 @@ pub(super) fn os_info<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     let reply = &mut call.reply;
     reply.open_object();
     call.guest.os_info(&mut |fact, value| {
-        reply.key(match fact {
+        let name = match fact {
             OsFact::KernelRelease => "kernel-release",
             OsFact::KernelVersion => "kernel-version",
             OsFact::Machine => "machine",
@@ -55,8 +53,8 @@ pub(super) fn os_info<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
             OsFact::VersionId => "version-id",
             OsFact::Variant => "variant",
             OsFact::VariantId => "variant-id",
-        });
-        reply.string(value);
+        };
+        reply.string_member(name, value);
     });
     call.reply.close_object();
     Ok(())

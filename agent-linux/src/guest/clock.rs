@@ -5,6 +5,7 @@ use rustix::io::Errno;
 
 use super::tzif::{self, Zone};
 use super::{LinuxGuest, ptp, rtc, tz_rule};
+use crate::memory::give_back;
 use crate::sys;
 
 const SECOND_NS: i64 = 1_000_000_000;
@@ -36,6 +37,7 @@ impl Clock for LinuxGuest {
         let [now_s, _] = sys::realtime();
         let zone = self.zone_at(now_s);
         show(zone.name, zone.offset_s);
+        give_back(&mut self.buffers.0);
     }
 }
 
@@ -54,25 +56,31 @@ impl LinuxGuest {
 
     /// What the hardware clock shows more than UTC.
     fn rtc_offset_s(&mut self, now_s: i64) -> i64 {
-        if rtc::is_local() { self.zone_at(now_s).offset_s.into() } else { 0 }
+        let is_local = rtc::is_local(&mut self.buffers.0);
+        let offset_s = if is_local { self.zone_at(now_s).offset_s } else { 0 };
+        give_back(&mut self.buffers.0);
+        offset_s.into()
     }
 
     /// The zone at a time, in seconds since 1970: that of the variable `TZ` (tzset(3)), otherwise that of
     /// `/etc/localtime` (localtime(5)).
     fn zone_at(&mut self, now_s: i64) -> Zone<'_> {
-        let mut space = [0; sys::PATH];
-        let (mut path, mut rule) = (c"/etc/localtime", c"");
-        if let Some(name) = self.variable(b"TZ") {
-            rule = sys::tail(name, usize::from(name.to_bytes().starts_with(b":")));
-            let folder = self.variable(b"TZDIR").unwrap_or(c"/usr/share/zoneinfo").to_bytes();
-            let folder = if rule.to_bytes().starts_with(b"/") { &[] } else { folder };
-            path = sys::join(&mut space, &[folder, b"/", rule.to_bytes()]);
+        let (mut path, mut rule) = (c"/etc/localtime", &b""[..]);
+        let variables = [self.variable(b"TZ"), self.variable(b"TZDIR")];
+        let (space, file) = self.buffers.0.split_at_mut(sys::PATH);
+        if let [Some(name), folder] = variables {
+            rule = name.to_bytes();
+            rule = rule.strip_prefix(b":").unwrap_or(rule);
+            let folder = folder.unwrap_or(c"/usr/share/zoneinfo").to_bytes();
+            let folder = if rule.starts_with(b"/") { &[] } else { folder };
+            path = sys::join(space, &[folder, b"/", rule]);
         }
-        // These pages stay, as it would cost more than all the rest to give them back each time.
-        let file = self.buffers.0.get_mut(..ZONE_FILE).unwrap_or_default();
+        let file = file.get_mut(..ZONE_FILE).unwrap_or_default();
         let length = sys::read_file(path, file);
-        let file = file.get(..length).unwrap_or_default();
-        let zone = tzif::zone_at(file, now_s).or_else(|| tz_rule::zone_at(rule.to_bytes(), now_s));
+        let mut zone = tzif::zone_at(file.get(..length).unwrap_or_default(), now_s);
+        if zone.is_none() {
+            zone = tz_rule::zone_at(rule, now_s);
+        }
         zone.unwrap_or(Zone { name: b"UTC", offset_s: 0 })
     }
 }

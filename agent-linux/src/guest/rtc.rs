@@ -11,7 +11,7 @@ use super::calendar::{month_start, year_start};
 use crate::sys;
 
 /// Seconds of a day.
-const DAY: i64 = 86_400;
+const DAY: u32 = 86_400;
 
 /// A `struct rtc_time`: second, minute, hour, day of the month, month from 0 on, year from 1900 on; and what is not used.
 type Time = [i32; 9];
@@ -37,11 +37,10 @@ fn open() -> Result<OwnedFd, Errno> {
     sys::open(CWD, c"/dev/rtc0", OFlags::RDONLY)
 }
 
-/// Does it show local time? The last line of `/etc/adjtime` (adjtime_config(5)) says so.
-pub fn is_local() -> bool {
-    let mut text = [0; 128];
-    let length = sys::read_file(c"/etc/adjtime", &mut text);
-    text.get(..length).is_some_and(|text| text.ends_with(b"LOCAL\n"))
+/// Does it show local time? The last line of `/etc/adjtime` (adjtime_config(5)) says so. The buffer is for that.
+pub fn is_local(buffer: &mut [u8]) -> bool {
+    let length = sys::read_file(c"/etc/adjtime", buffer);
+    buffer.get(..length).is_some_and(|text| text.ends_with(b"LOCAL\n"))
 }
 
 #[inline(never)]
@@ -49,12 +48,14 @@ fn seconds(time: &Time) -> i64 {
     let [second, minute, hour, day, month, year, ..] = *time;
     let days = month_start(year.wrapping_add(1900), month.wrapping_add(1)).wrapping_add(day).wrapping_sub(1);
     let second = hour.wrapping_mul(60).wrapping_add(minute).wrapping_mul(60).wrapping_add(second);
-    i64::from(days).wrapping_mul(DAY).wrapping_add(i64::from(second))
+    i64::from(days).wrapping_mul(DAY.into()).wrapping_add(i64::from(second))
 }
 
 #[inline(never)]
 fn fields(time_s: i64) -> Time {
-    let [days, second] = [time_s / DAY, time_s % DAY].map(|number| i32::try_from(number).unwrap_or(0));
+    let time_s = u32::try_from(time_s).unwrap_or(0);
+    let days = (time_s / DAY).cast_signed();
+    let second = (time_s % DAY).cast_signed();
     let (mut year, mut month) = (1970_i32, 1_i32);
     while year_start(year.wrapping_add(1)) <= days {
         year = year.wrapping_add(1);

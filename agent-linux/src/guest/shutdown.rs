@@ -16,6 +16,7 @@ use rustix::system::{RebootCommand, reboot};
 use super::LinuxGuest;
 use super::job::{KILLED, NOT_RUN, Report, run};
 use crate::sys;
+use crate::text::until;
 
 impl Shutdown for LinuxGuest {
     fn shut_down(&mut self, mode: ShutdownMode) -> Result<Job, Errno> {
@@ -129,11 +130,10 @@ fn tell_init(way: &Way) -> bool {
         // It is many programs, by the first word that it was called with: it may be a script's shell, too.
         let mut words = [0; 64];
         sys::read_file(c"/proc/1/cmdline", &mut words);
-        let word = words.split(|byte| *byte == 0).next();
-        return word.is_some_and(|word| word.ends_with(b"init")) && sys::kill(1, way.busybox);
+        return until(&words, 0).ends_with(b"init") && sys::kill(1, way.busybox);
     }
     // What openrc-init reads is the name of the program.
-    if tell(c"/run/openrc/init.ctl", sys::tail(way.program, 6).to_bytes()) {
+    if tell(c"/run/openrc/init.ctl", way.program.to_bytes().strip_prefix(b"/sbin/").unwrap_or_default()) {
         return true;
     }
     // Those that listen to a program of their own.

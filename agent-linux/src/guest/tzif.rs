@@ -2,9 +2,8 @@
 //!
 //! It knows no clock: the time is an argument.
 
-use core::ffi::CStr;
-
 use super::tz_rule;
+use crate::text::until;
 
 /// What clocks show at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,12 +14,8 @@ pub struct Zone<'z> {
     pub offset_s: i32,
 }
 
-/// Where a header has the number of transition times and that of local time types, and where the times begin.
-const TIMES: usize = 32;
-const TYPES: usize = 36;
-const DATA: usize = 44;
-
-/// Bytes of a local time type: offset, 4 bytes; is it summer?; where its abbreviation begins.
+/// Bytes of a header, and of a local time type: offset, 4 bytes; is it summer?; where its abbreviation begins.
+const HEADER: usize = 44;
 const TYPE: usize = 6;
 
 /// The zone at a time, in seconds since 1970, by a file; nothing if it is no such file.
@@ -31,36 +26,47 @@ const TYPE: usize = 6;
 pub fn zone_at(file: &[u8], now_s: i64) -> Option<Zone<'_>> {
     let last_header = file.windows(4).rposition(|bytes| bytes == b"TZif")?;
     let time_bytes = if last_header == 0 { 4 } else { 8 };
-    let file = file.get(last_header..)?;
-    let count = |at| usize::try_from(number(file, at, 4)).unwrap_or(0).min(file.len());
-    let (times, types) = (count(TIMES), count(TYPES));
-    let indexes_at = times.wrapping_mul(time_bytes).wrapping_add(DATA);
-    let types_at = indexes_at.wrapping_add(times);
-    let names_at = types.wrapping_mul(TYPE).wrapping_add(types_at);
+    let (header, mut rest) = file.get(last_header..)?.split_first_chunk::<HEADER>()?;
+    let &[.., n0, n1, n2, n3, t0, t1, t2, t3, _, _, _, _] = header;
+    let count = |bytes| usize::try_from(u32::from_be_bytes(bytes)).unwrap_or(0);
+    let changes = count([n0, n1, n2, n3]);
+    let mut times = take(&mut rest, changes.wrapping_mul(time_bytes));
+    let indexes = take(&mut rest, changes);
+    let types = take(&mut rest, count([t0, t1, t2, t3]).wrapping_mul(TYPE));
 
-    let mut past = 0_usize;
-    while past < times && number(file, past.wrapping_mul(time_bytes).wrapping_add(DATA), time_bytes) <= now_s {
-        past = past.wrapping_add(1);
+    // Before the first change the first type is right.
+    let mut current = 0;
+    let mut is_last = true;
+    for index in indexes {
+        if number(take(&mut times, time_bytes)) > now_s {
+            is_last = false;
+            break;
+        }
+        current = *index;
     }
-    if past == times
-        && let Some(lines) = file.strip_suffix(b"\n")
+    if is_last
+        && let Some(lines) = rest.strip_suffix(b"\n")
         && let Some(rule) = lines.rsplit(|byte| *byte == b'\n').next()
         && let Some(zone) = tz_rule::zone_at(rule, now_s)
     {
         return Some(zone);
     }
-    // Before the first transition the first type is right.
-    let index = if past == 0 { 0 } else { *file.get(indexes_at.wrapping_add(past).wrapping_sub(1))? };
-    let type_at = usize::from(index).wrapping_mul(TYPE).wrapping_add(types_at);
-    let name_at = usize::from(*file.get(type_at.wrapping_add(5))?).wrapping_add(names_at);
-    let name = CStr::from_bytes_until_nul(file.get(name_at..)?).ok()?.to_bytes();
-    Some(Zone { name, offset_s: i32::try_from(number(file, type_at, 4)).unwrap_or(0) })
+    let &[o0, o1, o2, o3, _, name] = types.get(usize::from(current).wrapping_mul(TYPE)..)?.first_chunk::<TYPE>()?;
+    let name = until(rest.get(usize::from(name)..)?, 0);
+    Some(Zone { name, offset_s: i32::from_be_bytes([o0, o1, o2, o3]) })
 }
 
-/// The signed number of so many bytes there, of which the highest comes first; 0 if the file ends before.
+/// Takes so many bytes, or none if there are less.
 #[inline(never)]
-fn number(file: &[u8], at: usize, bytes: usize) -> i64 {
-    let bytes = file.get(at..).and_then(|file| file.get(..bytes)).unwrap_or_default();
-    let sign = bytes.first().map_or(0, |byte| i64::from(byte.cast_signed() >> 7));
-    bytes.iter().fold(sign, |number, byte| number << 8 | i64::from(*byte))
+fn take<'f>(rest: &mut &'f [u8], count: usize) -> &'f [u8] {
+    rest.split_off(..count).unwrap_or_default()
+}
+
+/// The signed number in 8 or 4 bytes, of which the highest comes first.
+fn number(bytes: &[u8]) -> i64 {
+    match (bytes.first_chunk(), bytes.first_chunk()) {
+        (Some(long), _) => i64::from_be_bytes(*long),
+        (_, Some(short)) => i32::from_be_bytes(*short).into(),
+        _ => 0,
+    }
 }

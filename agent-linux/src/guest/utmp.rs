@@ -5,9 +5,10 @@
 
 use agent_core::guest::User;
 use rustix::fd::OwnedFd;
-use rustix::io::read;
 
 use super::netlink::{u32_at, u64_at};
+use crate::sys;
+use crate::text::until;
 
 /// Bytes of a record, and where the time is in it.
 const RECORD: usize = if cfg!(target_arch = "x86_64") { 384 } else { 400 };
@@ -30,26 +31,27 @@ pub fn users(file: &OwnedFd, table: &mut [u8], each: &mut dyn FnMut(User<'_>)) {
     let (table, _) = table.as_chunks_mut::<FOUND>();
     let mut count = 0_usize;
     let mut record = [0; RECORD];
-    while read(file, &mut record) == Ok(RECORD) {
+    while sys::read(file, &mut record) == RECORD {
         let Some((user, login_us)) = login(&record) else {
             continue;
         };
-        let place = table.iter().take(count).position(|found| found.starts_with(user)).unwrap_or(count);
-        let Some((name, time)) = table.get_mut(place).and_then(|found| found.split_first_chunk_mut()) else {
-            continue;
-        };
-        *name = *user;
-        if let Some(time) = time.first_chunk_mut() {
-            if place == count {
+        let mut at = 0_usize;
+        while let Some((name, time)) = table.get_mut(at).and_then(|found| found.split_first_chunk_mut())
+            && let Some(time) = time.first_chunk_mut()
+        {
+            if at == count {
                 count = count.wrapping_add(1);
-                *time = [0xFF; 8];
+                (*name, *time) = (*user, [0xFF; 8]);
             }
-            *time = login_us.min(u64::from_ne_bytes(*time)).to_ne_bytes();
+            if name == user {
+                *time = login_us.min(u64::from_ne_bytes(*time)).to_ne_bytes();
+                break;
+            }
+            at = at.wrapping_add(1);
         }
     }
     for found in table.iter().take(count) {
-        let name = found.split(|byte| *byte == 0).next().unwrap_or_default();
-        let name = name.get(..USER_BYTES).unwrap_or(name);
+        let name = until(found.get(..USER_BYTES).unwrap_or_default(), 0);
         each(User { name, login_us: u64_at(found, USER_BYTES).unwrap_or(0) });
     }
 }

@@ -2,8 +2,6 @@
 
 use core::task::Poll;
 
-use heapless::Vec;
-
 use crate::commands::{AUDITED_ARGUMENTS, Call, Command, Failed, Permissions, Result, Run};
 use crate::error::Fault;
 use crate::guest::{Guest, Job};
@@ -118,13 +116,16 @@ fn dispatch<'c, G: Guest + 'static>(request: &Request<'c>, turn: Turn, call: &mu
 /// Has the guest note what a host wants.
 #[inline(never)]
 fn audit<G: Guest>(command: &str, call: &mut Call<'_, G>) {
-    let mut words = Vec::<&[u8], { AUDITED_ARGUMENTS.len() + 1 }>::new();
-    let _ = words.push(command.as_bytes());
+    let mut words = [command.as_bytes(); AUDITED_ARGUMENTS.len() + 1];
+    let mut count = 1_usize;
     for name in AUDITED_ARGUMENTS {
         let word = call.arguments.text(name);
-        if !word.is_empty() {
-            let _ = words.push(word);
+        if let Some(place) = words.get_mut(count)
+            && !word.is_empty()
+        {
+            *place = word;
+            count = count.wrapping_add(1);
         }
     }
-    call.guest.audit(&words);
+    call.guest.audit(words.get(..count).unwrap_or_default());
 }

@@ -33,27 +33,32 @@ pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>, options: &mut Optio
             }
             continue;
         }
-        while at < text.len() {
+        let wrong = loop {
+            if at >= text.len() {
+                break None;
+            }
             let mut end = at.wrapping_add(1);
             if is_long {
                 end = text.iter().position(|byte| *byte == b'=').unwrap_or(text.len());
             }
             let Some((option, kind)) = find(text.get(at..end).unwrap_or_default(), !is_long) else {
-                return Err(fail(packed!("unknown option '%', try --help"), &[text]));
+                break Some(packed!("unknown option '%', try --help"));
             };
             at = end;
             let mut value = c"true";
             if kind == Value::None {
                 if is_long && end < text.len() {
-                    return Err(fail(packed!("option '%' takes no value"), &[text]));
+                    break Some(packed!("option '%' takes no value"));
                 }
             } else {
                 value = sys::tail(word, end.wrapping_add(usize::from(is_long)));
                 if kind == Value::Optional && value.is_empty() {
                     value = HOOK;
                 } else if kind == Value::Mandatory && end >= text.len() {
-                    let next = words.next();
-                    value = next.ok_or_else(|| fail(packed!("option '%' needs a value, try --help"), &[text]))?;
+                    let Some(next) = words.next() else {
+                        break Some(packed!("option '%' needs a value, try --help"));
+                    };
+                    value = next;
                 }
                 at = text.len();
             }
@@ -64,6 +69,9 @@ pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>, options: &mut Optio
                 }
                 _ => options.give(option, value)?,
             }
+        };
+        if let Some(form) = wrong {
+            return Err(fail(form, &[text]));
         }
     }
     Ok(Action::Go)

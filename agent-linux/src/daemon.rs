@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "a forked process")]
 
 use core::ffi::CStr;
+use core::mem::ManuallyDrop;
 
 use agent_core::packed;
 use rustix::fd::OwnedFd;
@@ -15,9 +16,9 @@ use crate::log::{Failed, fail, why};
 use crate::sys;
 use crate::text::decimal;
 
-/// The file with the number of the process, locked for as long as this is there.
+/// The file with the number of the process, locked for as long as that lives.
 pub struct PidFile {
-    file: OwnedFd,
+    file: ManuallyDrop<OwnedFd>,
     path: &'static CStr,
 }
 
@@ -34,7 +35,7 @@ impl PidFile {
             (path, openat(CWD, path, flags, Mode::from_raw_mode(0o644)))
         };
         match opened {
-            Ok(file) if sys::lock(&file).is_ok() => Ok(PidFile { file, path }),
+            Ok(file) if sys::lock(&file).is_ok() => Ok(PidFile { file: ManuallyDrop::new(file), path }),
             Ok(_) => Err(fail(packed!("pid file '%': another agent is running"), &[name])),
             Err(error) => Err(fail(b"pid file '%': !", &[name, why(sys::errno(error))])),
         }
@@ -49,7 +50,7 @@ impl PidFile {
             // Complete before the parent ends: that is what an init system waits for.
             let mut space = [0; 20];
             let digits = decimal(u64::try_from(child).unwrap_or(0), 1, &mut space);
-            let _ = (ftruncate(&self.file, 0), write(&self.file, digits), write(&self.file, b"\n"));
+            let _ = (ftruncate(&*self.file, 0), write(&*self.file, digits), write(&*self.file, b"\n"));
             return Ok(false);
         }
         sys::become_agent();

@@ -164,16 +164,17 @@ fn serve(
     let options: &'static Options = options;
     // What an agent before this one has frozen must not be written to: not even files are made there.
     let frozen = freeze::ABLE && freeze::was_frozen(options.state_dir());
+    // Where something fails from here on the process ends, which closes more than drops would, in fewer bytes.
     let mut log = None;
     if let Some(path) = options.log_file().filter(|_| !frozen && init.is_none()) {
-        log = Some(log::open(path).map_err(|error| failure(path.to_bytes(), sys::errno(error)))?);
+        log = Some(ManuallyDrop::new(log::open(path).map_err(|error| failure(path.to_bytes(), sys::errno(error)))?));
     }
     let mut pid_file = None;
     if options.is_on(Name::Daemonize) && init.is_none() {
         pid_file = Some(PidFile::take(options.word(Name::Pidfile).unwrap_or_default(), frozen)?);
     }
     for (place, memory) in options.channels.iter().zip(&mut memory.channels) {
-        let mut channel = Channel::new(place, channels.len(), options, memory);
+        let mut channel = ManuallyDrop::new(Channel::new(place, channels.len(), options, memory));
         if let Err(error) = channel.open()
             && init.is_none()
         {
@@ -182,7 +183,7 @@ fn serve(
             }
             return Err(failure(place.path.to_bytes(), sys::errno(error)));
         }
-        let _ = channels.push(channel);
+        let _ = channels.push(ManuallyDrop::into_inner(channel));
     }
     if let Some(pid_file) = &pid_file
         && !pid_file.detach().map_err(|error| failure(b"fork", sys::errno(error)))?
@@ -190,7 +191,7 @@ fn serve(
         return Ok(());
     }
     if let Some(log) = log {
-        log::turn_to(log);
+        log::turn_to(ManuallyDrop::into_inner(log));
     }
     // The process ends with it: nothing needs to be closed.
     let mut agent = ManuallyDrop::new(Agent::new(LinuxGuest::new(&mut memory.network, tables, environment, options)));

@@ -5,7 +5,6 @@
 mod table;
 
 use core::ffi::CStr;
-use core::ops::RangeInclusive;
 
 use agent_core::limits::{REQUEST_BYTES, REQUEST_BYTES_MIN};
 use agent_core::packed;
@@ -252,23 +251,28 @@ impl Options {
         self.channels.clear();
         self.verbose = self.last(Name::Verbose) == Some(c"true");
         let form = packed!("--max-request must be a number from 1024 to 262144, not '%'");
-        let bytes = self.bounded(Name::MaxRequest, REQUEST_BYTES_MIN..=REQUEST_BYTES, form)?;
-        self.max_request = bytes.unwrap_or(REQUEST_BYTES);
+        self.max_request = match self.bounded(Name::MaxRequest, REQUEST_BYTES_MIN, REQUEST_BYTES, form)? {
+            0 => REQUEST_BYTES,
+            bytes => bytes,
+        };
         if FULL {
             self.freeze_hook = self.last(Name::FsfreezeHook).filter(|hook| !hook.is_empty());
             let form = packed!("--freeze-timeout must be a number from 1 to 86400, not '%'");
-            let seconds = self.bounded(Name::FreezeTimeout, 1..=FREEZE_TIMEOUT_S, form)?.unwrap_or(0);
+            let seconds = self.bounded(Name::FreezeTimeout, 1, FREEZE_TIMEOUT_S, form)?;
             self.freeze_timeout_s = u32::try_from(seconds).unwrap_or(0);
             let word = |name| self.last(name).unwrap_or_default().to_bytes();
             let (peer, ready) = (Peer::named(word(Name::VsockPeer)), Ready::at(word(Name::Ready)));
             let (Some(peer), Some(ready)) = (peer, ready) else {
-                return Err(fail(packed!("unknown value of --vsock-peer or --ready, try 'nanoga --help'"), &[]));
+                return Err(fail(packed!("unknown value of --vsock-peer or --ready, try --help"), &[]));
             };
             (self.vsock_peer, self.ready) = (peer, ready);
         }
         if INIT {
             let form = packed!("--grace must be a number from 1 to 3600, not '%'");
-            self.grace_s = self.bounded(Name::Grace, 1..=3600, form)?.unwrap_or(GRACE_S);
+            self.grace_s = match self.bounded(Name::Grace, 1, 3600, form)? {
+                0 => GRACE_S,
+                seconds => seconds,
+            };
             self.checked = Name::OnExit;
             let wanted = self.last(Name::OnExit).unwrap_or(c"poweroff").to_bytes();
             let mut words = ON_EXIT.split(|byte| *byte == b' ');
@@ -322,16 +326,16 @@ impl Options {
         pushed.map_err(|_| fail(packed!("too many channels: '%'"), &[method.0]))
     }
 
-    /// The number that an option was given, if it was, within its bounds, or else with this to say about it.
+    /// The number that an option was given, within its bounds, or else with this to say about it; 0 if it was not given.
     #[inline(never)]
-    fn bounded(&mut self, name: Name, bounds: RangeInclusive<usize>, form: &[u8]) -> Result<Option<usize>, Failed> {
+    fn bounded(&mut self, name: Name, least: usize, most: usize, form: &[u8]) -> Result<usize, Failed> {
         self.checked = name;
         let Some(digits) = self.last(name) else {
-            return Ok(None);
+            return Ok(0);
         };
         let digits = digits.to_bytes();
         let number = usize::try_from(text::number(digits, u64::MAX)).unwrap_or(0);
-        if bounds.contains(&number) { Ok(Some(number)) } else { Err(fail(form, &[digits])) }
+        if number < least || number > most { Err(fail(form, &[digits])) } else { Ok(number) }
     }
 
     /// Sockets that were passed to this process take the place of all channels.

@@ -1,4 +1,13 @@
-//! Decimal numbers as text, both ways, and texts that end with some byte.
+//! Text in pieces: what stands before a byte, and decimal numbers both ways.
+
+/// What stands before the next such byte; with it, that is taken off `rest`.
+#[inline(never)]
+pub fn cut<'t>(rest: &mut &'t [u8], end: u8) -> &'t [u8] {
+    let text = *rest;
+    let len = text.iter().position(|byte| *byte == end).unwrap_or(text.len());
+    *rest = text.get(len.wrapping_add(1)..).unwrap_or_default();
+    text.get(..len).unwrap_or_default()
+}
 
 /// The digits of a number, so many at least.
 #[inline(never)]
@@ -33,12 +42,18 @@ pub fn number(digits: &[u8], largest: u64) -> u64 {
 /// The text before the first such byte: all of it if there is none.
 #[inline(never)]
 pub fn until(text: &[u8], end: u8) -> &[u8] {
-    text.split(|byte| *byte == end).next().unwrap_or_default()
+    cut(&mut { text }, end)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_cut_at_each_such_byte() {
+        let mut rest = b"one,,two".as_slice();
+        assert_eq!([(); 4].map(|()| cut(&mut rest, b',')), [&b"one"[..], b"", b"two", b""]);
+    }
 
     #[test]
     fn numbers_are_written_as_the_standard_library_does() {

@@ -7,6 +7,7 @@ use agent_core::packed;
 use agent_core::packed::unpack_to;
 
 use super::FULL;
+use crate::text::cut;
 
 /// Makes the table: of each option its line, with its letter, if it has one, its long name, and what its value is called
 /// behind `=` or, where it may be left out, behind `[=`.
@@ -146,9 +147,12 @@ pub struct Row<'t> {
 #[inline(never)]
 pub fn each(row: &mut dyn FnMut(&Row<'_>)) {
     let mut space = [0; TEXT.len()];
-    let lines = unpack_to(packed!(TEXT), &mut space).split(|byte| *byte == b'\n').skip(HEADING);
-    for (option, line) in NAMES.iter().zip(lines) {
-        let [_, _, _, letter, _, _, _, _, name @ ..] = line else {
+    let mut rest = unpack_to(packed!(TEXT), &mut space);
+    for _ in 0..HEADING {
+        cut(&mut rest, b'\n');
+    }
+    for option in NAMES {
+        let [_, _, _, letter, _, _, _, _, name @ ..] = cut(&mut rest, b'\n') else {
             continue;
         };
         let end = name.iter().position(|byte| matches!(byte, b'=' | b'[' | b' ')).unwrap_or(0);
@@ -190,9 +194,12 @@ pub fn help(out: &mut dyn FnMut(&[u8])) {
     if FULL {
         return out(text);
     }
-    for (number, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        if number < HEADING || line.len() > 1 {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let line = cut(&mut rest, b'\n');
+        if !line.is_empty() {
             out(line);
+            out(b"\n");
         }
     }
 }

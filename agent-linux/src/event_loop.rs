@@ -35,6 +35,8 @@ pub fn run(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel]) -> Result<()
 fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'static [u8]) -> rustix::io::Result<()> {
     let handled = if agent.guest.init.is_some() { Init::signals() } else { HANDLED };
     sys::block_only(handled.with(kernel::SIGPIPE));
+    // Whoever started the agent may ignore it. Then the kernel would tell of no child that has ended.
+    sys::default_signal(kernel::SIGCHLD);
     let signals = sys::signalfd(handled)?;
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     if cfg!(feature = "exec") {
@@ -108,14 +110,15 @@ fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'s
     }
 }
 
-/// Takes the signals. Is one of them another than SIGCHLD? The first process decides for itself what they mean.
+/// Takes a signal; another one says so again. Is it another than SIGCHLD? The first process decides for itself what it
+/// means.
 fn is_end(signals: &OwnedFd, init: &mut Option<Init>) -> bool {
-    let mut end = false;
-    while let Some(signal) = sys::next_signal(signals) {
-        match init {
-            Some(init) => init.signal(signal),
-            None => end |= signal != kernel::SIGCHLD,
+    match (sys::next_signal(signals), init) {
+        (Some(signal), None) => signal != kernel::SIGCHLD,
+        (Some(signal), Some(init)) => {
+            init.signal(signal);
+            false
         }
+        (None, _) => false,
     }
-    end
 }

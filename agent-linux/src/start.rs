@@ -17,6 +17,7 @@ use crate::panic;
 static mut MEMORY: All = All::ZERO;
 
 /// What is small; as above.
+#[unsafe(link_section = ".bss.small")]
 static mut SMALL: Small = Small::NONE;
 
 agent_linux::start!(entry);

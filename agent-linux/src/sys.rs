@@ -11,7 +11,7 @@ use core::ffi::{CStr, c_char, c_void};
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use agent_core::guest::Errno;
 use linux_raw_sys::{general as kernel, ioctl, net, netlink};
@@ -110,16 +110,40 @@ pub fn block_only(signals: SignalSet) {
 }
 
 /// Gives every signal its default action, as at the start of a program: `rt_sigaction(2)`.
+///
+/// An agent sets no other. So a signal that has its default once has it for ever, also for the children to come, and
+/// is not gone through again.
 pub fn default_signals() {
-    // struct sigaction of the kernel: handler, flags, restorer, mask; all zero means SIG_DFL.
-    let action = [0_usize; 4];
+    static USUAL: AtomicU64 = AtomicU64::new(0);
+    let mut usual = USUAL.load(Ordering::Relaxed);
     for signal in 1..=64 {
-        // SAFETY: the structure is readable for the call, the old one is not asked for. SIGKILL and SIGSTOP are
-        // refused, which is as good.
-        unsafe {
-            syscall5(kernel::__NR_rt_sigaction, signal, action.as_ptr().expose_provenance(), 0, size_of::<u64>(), 0);
+        let bit = 1_u64.rotate_left(signal).rotate_right(1);
+        if usual & bit == 0 && default_signal(signal) {
+            usual |= bit;
         }
     }
+    USUAL.store(usual, Ordering::Relaxed);
+}
+
+/// Gives this signal its default action. Did it have it before?
+#[inline(never)]
+pub fn default_signal(signal: u32) -> bool {
+    // struct sigaction of the kernel: handler, flags, restorer, mask; a handler of zero means SIG_DFL.
+    let (action, mut before) = ([0_usize; 4], [0_usize; 4]);
+    // SAFETY: one structure is readable for the call and the other one writable. SIGKILL and SIGSTOP are refused, which
+    // is as good.
+    unsafe {
+        syscall5(
+            kernel::__NR_rt_sigaction,
+            wide(signal),
+            action.as_ptr().expose_provenance(),
+            before.as_mut_ptr().expose_provenance(),
+            size_of::<u64>(),
+            0,
+        );
+    }
+    let [handler, ..] = before;
+    handler == 0
 }
 
 /// A descriptor from which the blocked signals of this set are read: `signalfd4(2)`, CLOEXEC and non-blocking.

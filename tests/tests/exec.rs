@@ -218,18 +218,42 @@ fn a_program_is_looked_for_in_the_folders_of_its_own_path() {
 
 #[test]
 fn an_agent_without_a_path_gives_its_programs_a_sane_one() {
+    let mut pair = started_by("env", &["-i", "HOME=/nowhere"]);
+    let text = pair.run(json!({ "path": "env", "capture-output": true })).text();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("QGA_CONF=")).collect();
+    assert_eq!(lines, ["HOME=/nowhere", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
+}
+
+/// An agent that was started by this program, with these arguments in front.
+fn started_by(program: &str, arguments: &[&str]) -> Pair {
     let dir = TempDir::new().unwrap();
     let socket = dir.path().join("qga.sock");
-    let mut command = std::process::Command::new(paths::agent_binary().unwrap());
-    command.env_clear().env("HOME", "/nowhere");
+    let mut command = std::process::Command::new(program);
+    command.args(arguments).arg(paths::agent_binary().unwrap());
     command.args(["-m", "unix-listen", "-p"]).arg(&socket).arg("-t").arg(dir.path());
     let agent = Agent::spawn(dir, command).unwrap();
     agent.wait_for_socket(&socket).unwrap();
     let host = agent.connect().unwrap();
-    let mut pair = Pair { agent, host };
+    Pair { agent, host }
+}
+
+#[test]
+fn a_program_does_not_get_what_a_service_manager_told_the_agent() {
+    let told = ["LISTEN_FDS=0", "LISTEN_PID=1", "LISTEN_FDNAMES=a", "NOTIFY_SOCKET=/nowhere"];
+    let mut pair =
+        started_by("env", &[&["-i", "LISTEN=1", "NOTIFY_SOCKETS=2"], told.as_slice(), &["PATH=/bin"]].concat());
     let text = pair.run(json!({ "path": "env", "capture-output": true })).text();
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("QGA_CONF=")).collect();
-    assert_eq!(lines, ["HOME=/nowhere", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
+    assert_eq!(lines, ["LISTEN=1", "NOTIFY_SOCKETS=2", "PATH=/bin"]);
+    let text = pair.run(json!({ "path": "env", "env": told, "capture-output": true })).text();
+    assert_eq!(text.lines().collect::<Vec<_>>(), told, "what the host says is another thing");
+}
+
+#[test]
+fn the_end_of_a_program_is_told_also_where_who_started_the_agent_ignored_such_ends() {
+    let mut pair = started_by("env", &["--ignore-signal=CHLD"]);
+    assert_eq!(pair.shell("exit 3").status["exitcode"], 3);
+    assert_eq!(children(pair.agent.pid()), [] as [i64; 0]);
 }
 
 #[test]
@@ -328,15 +352,9 @@ fn a_program_inherits_nothing_but_its_three_descriptors() {
 #[test]
 fn a_program_starts_with_no_signal_blocked_or_ignored_in_a_session_of_its_own() {
     // The agent itself was started by somebody who ignores some.
-    let dir = TempDir::new().unwrap();
-    let socket = dir.path().join("qga.sock");
-    let mut command = std::process::Command::new("sh");
-    command.args(["-c", "trap '' PIPE USR1 CHLD; exec \"$@\"", "sh"]).arg(paths::agent_binary().unwrap());
-    command.args(["-m", "unix-listen", "-p"]).arg(&socket).arg("-t").arg(dir.path());
-    let agent = Agent::spawn(dir, command).unwrap();
-    agent.wait_for_socket(&socket).unwrap();
-    let host = agent.connect().unwrap();
-    let mut pair = Pair { agent, host };
+    let mut pair = started_by("env", &["--ignore-signal=PIPE,USR1,CHLD"]);
+    // The second one too: the agent remembers what it found.
+    pair.shell("true");
     let ended =
         pair.run(json!({ "path": "cat", "arg": ["/proc/self/status", "/proc/self/stat"], "capture-output": true }));
     let text = ended.text();

@@ -14,7 +14,7 @@ use agent_core::guest::{Capture, Captured, End, Errno, Process, Processes, Progr
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, MemfdFlags, OFlags, memfd_create};
-use rustix::io::{self, fcntl_dupfd_cloexec, ioctl_fionread, pread, write};
+use rustix::io::{self, fcntl_dupfd_cloexec, pread, write};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use rustix::process::setsid;
@@ -102,11 +102,7 @@ impl Flow {
             return false;
         };
         let room = usize::try_from(room).unwrap_or(usize::MAX);
-        let waiting = ioctl_fionread(pipe).ok().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0).min(MOVED);
-        if waiting == 0 {
-            return false;
-        }
-        let bytes = if room == 0 { waiting } else { waiting.min(room) };
+        let bytes = if room == 0 { MOVED } else { room.min(MOVED) };
         if self.file.is_none() {
             self.file = memfd_create(c"nanoga-output", MemfdFlags::CLOEXEC).ok();
         }
@@ -116,6 +112,7 @@ impl Flow {
             None => Err(io::Errno::NOMEM),
         };
         match moved {
+            Ok(0) | Err(io::Errno::AGAIN) => return false,
             Ok(moved) if room > 0 => self.bytes = self.bytes.wrapping_add(u32::try_from(moved).unwrap_or(0)),
             Ok(_) => self.truncated = true,
             Err(_) => {
@@ -435,10 +432,10 @@ impl<'w> Words<'w> {
 #[inline(never)]
 fn execute(birth: &Birth<'_>) -> Errno {
     let Birth { program, environment: inherited, memory, .. } = *birth;
-    // SAFETY: the mapping is that large, aligned to pages, zero, and nobody else uses it.
+    // SAFETY: the mapping is that large, aligned to pages, zero, and nobody else uses it. The last place stays NULL.
     let (all, space) = unsafe {
         let path = memory.wrapping_byte_add(WORDS_BYTES).cast::<u8>();
-        (slice::from_raw_parts_mut(memory.cast::<*const c_char>(), WORDS), slice::from_raw_parts_mut(path, PATH))
+        (slice::from_raw_parts_mut(memory.cast::<*const c_char>(), WORDS - 1), slice::from_raw_parts_mut(path, PATH))
     };
     let mut words = Words { all, next: 1, path: None };
     // The first place is for a shell, if it takes one.
@@ -454,7 +451,10 @@ fn execute(birth: &Birth<'_>) -> Errno {
         }
     } else {
         for value in inherited {
-            words.put_variable(value.to_bytes_with_nul());
+            let value = value.to_bytes_with_nul();
+            if !AGENTS_OWN.iter().any(|name| value.starts_with(name)) {
+                words.put_variable(value);
+            }
         }
         if words.path.is_none() {
             words.put_variable(PROGRAMS);
@@ -519,6 +519,9 @@ fn attempt(path: &CStr, words: &mut [*const c_char], behind: usize) -> io::Errno
 fn text(value: &[u8]) -> &[u8] {
     value.get(1..).unwrap_or_default()
 }
+
+/// How variables begin that a service manager means for the agent alone (sd_listen_fds(3), sd_notify(3)).
+const AGENTS_OWN: [&[u8]; 2] = [b"LISTEN_", b"NOTIFY_SOCKET="];
 
 /// Where programs are looked for otherwise.
 pub(crate) const PROGRAMS: &[u8] = sys::PROGRAMS.to_bytes_with_nul();

@@ -56,6 +56,13 @@ mod tests {
     }
 
     #[test]
+    fn a_text_lasts_until_its_end() {
+        for (text, want) in [("a\0b\0c", "a"), ("\0b", ""), ("ab", "ab"), ("", "")] {
+            assert_eq!(until(text.as_bytes(), 0), want.as_bytes());
+        }
+    }
+
+    #[test]
     fn numbers_are_written_as_the_standard_library_does() {
         for value in [0, 1, 9, 10, 99, 100, 12_345, u64::MAX / 10, u64::MAX] {
             assert_eq!(decimal(value, 1, &mut [0; 20]), std::format!("{value}").as_bytes());

@@ -38,6 +38,8 @@ pub enum Board {
     Q35,
     /// microvm: MMIO devices found through ACPI, no PCI, no sleep but s2idle.
     Microvm,
+    /// The same without ACPI: the kernel finds nothing but the serial ports, and cannot power off.
+    BareMicrovm,
 }
 
 /// What a disk is plugged into.
@@ -150,6 +152,7 @@ impl Machine {
             (Board::Q35, true) => vec!["-M", "q35"],
             (Board::Q35, false) => vec!["-M", "q35", "-global", "ICH9-LPC.disable_s3=1"],
             (Board::Microvm, _) => vec!["-M", "microvm,acpi=on,rtc=on"],
+            (Board::BareMicrovm, _) => vec!["-M", "microvm,acpi=off,rtc=on,pit=on,pic=on"],
         }
     }
 
@@ -157,7 +160,7 @@ impl Machine {
     fn virtio(&self, device: &str) -> String {
         match self.board {
             Board::Pc | Board::Q35 => format!("{device}-pci"),
-            Board::Microvm => format!("{device}-device"),
+            Board::Microvm | Board::BareMicrovm => format!("{device}-device"),
         }
     }
 }
@@ -319,7 +322,7 @@ fn spawn(machine: &Machine, accel: &str) -> Result<(Child, Option<vsock::Device>
         Init::Script => " rdinit=/etc/script",
         Init::Agent => " rdinit=/etc/script agent",
     };
-    if machine.board == Board::Microvm && accel == "tcg" {
+    if matches!(machine.board, Board::Microvm | Board::BareMicrovm) && accel == "tcg" {
         words += &tsc_words();
     }
     words += &machine.words;
@@ -425,7 +428,7 @@ fn tsc_words() -> String {
 
 /// No network boot, and no file it would need.
 fn no_rom(machine: &Machine) -> &'static str {
-    if machine.board == Board::Microvm { "" } else { ",romfile=" }
+    if matches!(machine.board, Board::Microvm | Board::BareMicrovm) { "" } else { ",romfile=" }
 }
 
 /// `kvm` where it boots our kernel, otherwise `tcg`. Tried once a boot of this machine; the answer is kept in the

@@ -100,6 +100,14 @@ fn the_end_of_its_program_ends_the_guest_as_told() {
     }
 }
 
+/// A power-off without ACPI would never return: it is decided before.
+#[test]
+fn without_acpi_a_power_off_is_a_reset_that_ends_the_machine_monitor() {
+    let mut qemu = Qemu::start(&first(Board::BareMicrovm, "exec=/bin/true\n")).unwrap();
+    assert_eq!(end(&mut qemu), "guest-reset", "{}", qemu.logs());
+    assert!(qemu.console().contains("/bin/true ended with status 0"), "{}", qemu.logs());
+}
+
 #[test]
 fn halt_stands_still() {
     let qemu = Qemu::start(&first(Board::Pc, "exec=/bin/true\non-exit=halt\n")).unwrap();

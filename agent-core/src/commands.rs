@@ -269,11 +269,11 @@ impl<G: Guest + 'static> Command<G> {
         #[cfg(feature = "storage")]
         Command::now("guest-fsfreeze-status", storage::freeze_status).while_frozen(),
         #[cfg(feature = "storage")]
-        Command::later("guest-fsfreeze-freeze", storage::freeze, storage::frozen).audited(),
+        Command::later("guest-fsfreeze-freeze", storage::freeze, storage::settled).audited(),
         #[cfg(feature = "storage")]
-        Command::later("guest-fsfreeze-freeze-list", storage::freeze_list, storage::frozen).audited(),
+        Command::later("guest-fsfreeze-freeze-list", storage::freeze_list, storage::settled).audited(),
         #[cfg(feature = "storage")]
-        Command::later("guest-fsfreeze-thaw", storage::thaw, storage::thawed).while_frozen(),
+        Command::later("guest-fsfreeze-thaw", storage::thaw, storage::settled).while_frozen(),
         #[cfg(feature = "storage")]
         Command::later("guest-fstrim", storage::trim, storage::trimmed).audited(),
         Command::later("guest-suspend-disk", power::suspend_disk, power::suspended).silent().audited(),

@@ -177,6 +177,12 @@ faults! {
         HookMissing = "can't access fsfreeze hook '%': !";
         /// The hook ended with the number.
         HookFailed = "child process has failed to execute fsfreeze hook: exit status #";
+        /// The file system or its disk cannot be trimmed.
+        TrimUnsupported = "trim not supported";
+        /// The file system could not be trimmed, by the number.
+        Trim = "failed to trim: !";
+        /// The mount point of what was to be trimmed could not be opened, by the number.
+        TrimOpen = "failed to open: !";
     }
 }
 

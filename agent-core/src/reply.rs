@@ -439,7 +439,7 @@ impl Reply<'_> {
         self.end(id);
     }
 
-    fn sentence(&mut self, error: &Error<'_>) {
+    pub(crate) fn sentence(&mut self, error: &Error<'_>) {
         if error.fault.is_syntax() {
             self.part(b"JSON parse error, ");
         }

@@ -12,8 +12,8 @@ pub mod vsock;
 use absent::Absent;
 use agent_core::packed;
 use agent_core::{Agent, Fed, Session};
+use rustix::event::PollFlags;
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, read, write};
 
@@ -571,9 +571,5 @@ pub fn after_ms(delay_ms: u64) -> u64 {
 
 /// Does the port say that no host is there?
 fn is_hung_up(port: BorrowedFd<'_>) -> bool {
-    let mut ports = [PollFd::from_borrowed_fd(port, PollFlags::IN)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let _ = poll(&mut ports, Some(&now));
-    let [port] = ports;
-    port.revents().contains(PollFlags::HUP)
+    sys::events(port, PollFlags::IN).contains(PollFlags::HUP)
 }

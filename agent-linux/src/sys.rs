@@ -16,6 +16,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use agent_core::guest::Errno;
 use linux_raw_sys::{general as kernel, ioctl, net, netlink};
 use rustix::event::epoll::{self, EventFlags};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
@@ -358,6 +359,20 @@ pub fn epoll_wait(epoll: &OwnedFd, timeout_ms: usize) -> rustix::io::Result<Opti
         Ok(_) => Ok(Some(({ event.flags }, { event.data }.u64()))),
         Err(error) => Err(error),
     }
+}
+
+/// What has happened to a descriptor, of these events and the errors: `ppoll(2)`, which does not wait here.
+#[inline(never)]
+pub fn events(of: BorrowedFd<'_>, events: PollFlags) -> PollFlags {
+    let mut files = [PollFd::from_borrowed_fd(of, events)];
+    let now = [0_i64; 2]; // struct timespec
+    // SAFETY: one `struct pollfd`, writable for the call, and a readable time. There is no mask.
+    unsafe {
+        let now = now.as_ptr().expose_provenance();
+        syscall5(kernel::__NR_ppoll, files.as_mut_ptr().expose_provenance(), files.len(), now, 0, 0);
+    }
+    let [file] = files;
+    file.revents()
 }
 
 /// The next signal that waits in this descriptor, if there is one: `signalfd(2)`.

@@ -2,16 +2,8 @@
 //!
 //! They come in pairs: `inside_…`, which is ignored, and a namesake that runs it by one of these functions.
 
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::process::Command;
 use std::string::String;
-
-/// A folder as the agent opens it.
-pub(crate) fn open_folder(path: &Path) -> rustix::fd::OwnedFd {
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
-    crate::sys::open(rustix::fs::CWD, &path, rustix::fs::OFlags::PATH).unwrap()
-}
 
 /// The environment variable that tells `inside_…` that it may.
 const MARK: &str = "NANOGA_TEST_ALONE";

@@ -1,14 +1,11 @@
 //! File systems: what they are, giving free blocks back, and holding still for a snapshot.
 
 use core::ffi::CStr;
-use core::iter::Zip;
-use core::slice::Iter;
 use core::task::Poll;
 
 use super::{Call, Failed, Result};
-use crate::error::{Error, Fault, errno_text};
+use crate::error::{Error, Fault};
 use crate::guest::{Bus, DiskAddress, FileSystem, FreezeError, Guest, Job, Step, Trimmed};
-use crate::packed;
 use crate::reply::Reply;
 use crate::request::c_string;
 
@@ -17,35 +14,25 @@ pub(super) fn file_systems<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     call.no_more_arguments()?;
 
     let reply = &mut call.reply;
-    let mut open = false;
     reply.open_list();
-    let walked = call.guest.file_systems(&mut |step| match step {
-        Step::FileSystem(file_system) => {
-            close(reply, open);
-            open = true;
-            self::file_system(reply, file_system);
-        }
-        Step::Disk(disk) => address(reply, disk),
-    });
-    close(reply, open);
+    let walked = call.guest.file_systems(&mut |step| self::step(reply, step));
     reply.close_list();
-    walked.map_err(|errno| {
-        call.error = Fault::Mounts.by(errno);
-        Failed
-    })
+    walked.map_err(|errno| call.fail_by(Fault::Mounts, errno))
 }
 
-/// Ends a file system and the list of its disks.
 #[inline(never)]
-fn close(reply: &mut Reply<'_>, open: bool) {
-    if open {
-        reply.close_list();
-        reply.close_object();
+fn step(reply: &mut Reply<'_>, step: &Step<'_>) {
+    match step {
+        Step::FileSystem(file_system) => self::file_system(reply, file_system),
+        Step::Disk(disk) => address(reply, disk),
+        Step::End => {
+            reply.close_list();
+            reply.close_object();
+        }
     }
 }
 
 /// `GuestFilesystemInfo`, up to the list of its disks.
-#[inline(never)]
 fn file_system(reply: &mut Reply<'_>, file_system: &FileSystem<'_>) {
     reply.open_object();
     reply.string_member("name", file_system.name);
@@ -61,15 +48,14 @@ fn file_system(reply: &mut Reply<'_>, file_system: &FileSystem<'_>) {
 }
 
 /// `GuestDiskAddress`
-#[inline(never)]
 fn address(reply: &mut Reply<'_>, disk: &DiskAddress<'_>) {
     reply.open_object();
     reply.key("pci-controller");
     reply.open_object();
-    numbers(reply, ["domain", "bus", "slot", "function"].iter().zip(&disk.pci));
+    numbers(reply, &["domain", "bus", "slot", "function"], &disk.pci);
     reply.close_object();
     reply.string_member("bus-type", bus_type(disk.kind).as_bytes());
-    numbers(reply, ["bus", "target", "unit"].iter().zip(&[disk.bus, disk.target, disk.unit]));
+    numbers(reply, &["bus", "target", "unit"], &disk.place);
     for (key, word) in [("serial", disk.serial), ("dev", disk.device)] {
         if !word.is_empty() {
             reply.string_member(key, word);
@@ -80,8 +66,8 @@ fn address(reply: &mut Reply<'_>, disk: &DiskAddress<'_>) {
 
 /// Members that are numbers.
 #[inline(never)]
-fn numbers(reply: &mut Reply<'_>, members: Zip<Iter<'_, &'static str>, Iter<'_, i32>>) {
-    for (key, number) in members {
+fn numbers(reply: &mut Reply<'_>, keys: &[&'static str], numbers: &[i32]) {
+    for (key, number) in keys.iter().zip(numbers) {
         reply.key(key);
         reply.integer(i64::from(*number));
     }
@@ -129,36 +115,32 @@ pub(super) fn freeze_list<G: Guest>(call: &mut Call<'_, G>) -> Result<Job> {
 #[inline(never)]
 fn start_freeze<G: Guest>(call: &mut Call<'_, G>, wanted: &dyn Fn(&CStr) -> bool) -> Result<Job> {
     let started = call.guest.freeze(wanted);
-    started.map_err(|error| failed(call, error))
-}
-
-/// They are frozen, or could not be.
-pub(super) fn frozen<G: Guest>(call: &mut Call<'_, G>, job: Job) -> Poll<Result<()>> {
-    call.guest.frozen(job).map(|result| count(call, result))
+    unless_failed(call, started)
 }
 
 /// `guest-fsfreeze-thaw`: `{}` → the number of file systems
 pub(super) fn thaw<G: Guest>(call: &mut Call<'_, G>) -> Result<Job> {
     call.no_more_arguments()?;
 
-    call.guest.thaw().map_err(|error| failed(call, error))
+    let started = call.guest.thaw();
+    unless_failed(call, started)
 }
 
-/// They are thawed, or could not be.
-pub(super) fn thawed<G: Guest>(call: &mut Call<'_, G>, job: Job) -> Poll<Result<()>> {
-    call.guest.thawed(job).map(|result| count(call, result))
+/// They are frozen or thawed, or could not be.
+pub(super) fn settled<G: Guest>(call: &mut Call<'_, G>, job: Job) -> Poll<Result<()>> {
+    call.guest.settled(job).map(|result| {
+        let count = unless_failed(call, result)?;
+        call.reply.unsigned(u64::from(count));
+        Ok(())
+    })
 }
 
 #[inline(never)]
-fn count<G>(call: &mut Call<'_, G>, result: core::result::Result<u32, FreezeError>) -> Result<()> {
-    let count = result.map_err(|error| failed(call, error))?;
-    call.reply.unsigned(u64::from(count));
-    Ok(())
-}
-
-fn failed<G>(call: &mut Call<'_, G>, error: FreezeError) -> Failed {
-    call.error = Error::from(error);
-    Failed
+fn unless_failed<G, T>(call: &mut Call<'_, G>, result: core::result::Result<T, FreezeError>) -> Result<T> {
+    result.map_err(|error| {
+        call.error = Error::from(error);
+        Failed
+    })
 }
 
 /// `guest-fstrim`: `{"minimum"?: int}` → `GuestFilesystemTrimResponse`
@@ -167,10 +149,7 @@ pub(super) fn trim<G: Guest>(call: &mut Call<'_, G>) -> Result<Job> {
     call.no_more_arguments()?;
 
     let started = call.guest.trim(minimum.unwrap_or(0).cast_unsigned());
-    started.map_err(|errno| {
-        call.error = Fault::Job.by(errno);
-        Failed
-    })
+    started.map_err(|errno| call.fail_by(Fault::Job, errno))
 }
 
 /// All have been trimmed, or their errors are known.
@@ -182,10 +161,7 @@ pub(super) fn trimmed<G: Guest>(call: &mut Call<'_, G>, job: Job) -> Poll<Result
     let done = call.guest.trimmed(job, &mut |path, trimmed| result(reply, path, trimmed));
     reply.close_list();
     reply.close_object();
-    done.map_err(|errno| {
-        call.error = Fault::Mounts.by(errno);
-        Failed
-    })
+    done.map_err(|errno| call.fail_by(Fault::Mounts, errno))
 }
 
 /// `GuestFilesystemTrimResult`
@@ -193,20 +169,19 @@ pub(super) fn trimmed<G: Guest>(call: &mut Call<'_, G>, job: Job) -> Poll<Result
 fn result(reply: &mut Reply<'_>, path: &[u8], trimmed: Trimmed) {
     reply.open_object();
     reply.string_member("path", path);
-    let (what, errno) = match trimmed {
+    let error = match trimmed {
         Trimmed::Bytes(trimmed, minimum) => {
             reply.number_member("trimmed", trimmed);
             reply.number_member("minimum", minimum);
             return reply.close_object();
         }
-        Trimmed::Unsupported => (packed!("trim not supported"), None),
-        Trimmed::Failed(errno) => (packed!("failed to trim: "), Some(errno)),
-        Trimmed::NotOpened(errno) => (packed!("failed to open: "), Some(errno)),
+        Trimmed::Unsupported => Fault::TrimUnsupported.plain(),
+        Trimmed::Failed(errno) => Fault::Trim.by(errno),
+        Trimmed::NotOpened(errno) => Fault::TrimOpen.by(errno),
     };
     reply.key("error");
     reply.open_string();
-    reply.part_packed(what);
-    reply.part_packed(errno.map(errno_text).unwrap_or_default());
+    reply.sentence(&error);
     reply.close_string();
     reply.close_object();
 }

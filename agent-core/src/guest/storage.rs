@@ -58,12 +58,8 @@ pub struct DiskAddress<'a> {
     pub pci: [i32; 4],
     /// What it is plugged into.
     pub kind: Bus,
-    /// Its bus there, counted from 0.
-    pub bus: i32,
-    /// Its target there.
-    pub target: i32,
-    /// Its unit there.
-    pub unit: i32,
+    /// Its bus, target and unit there, counted from 0.
+    pub place: [i32; 3],
     /// Its serial number; empty if it is not known.
     pub serial: &'a [u8],
     /// The path of its device, or of the partition; empty if it is not known.
@@ -72,8 +68,7 @@ pub struct DiskAddress<'a> {
 
 impl DiskAddress<'_> {
     /// Nothing is known of it.
-    pub const UNKNOWN: Self =
-        DiskAddress { pci: [-1; 4], kind: Bus::Unknown, bus: 0, target: 0, unit: 0, serial: b"", device: b"" };
+    pub const UNKNOWN: Self = DiskAddress { pci: [-1; 4], kind: Bus::Unknown, place: [0; 3], serial: b"", device: b"" };
 }
 
 /// One step of a walk over the file systems.
@@ -81,8 +76,10 @@ impl DiskAddress<'_> {
 pub enum Step<'a> {
     /// The next file system. Its disks follow.
     FileSystem(FileSystem<'a>),
-    /// A disk under the file system named last.
+    /// A disk under it.
     Disk(DiskAddress<'a>),
+    /// It has no more disks.
+    End,
 }
 
 /// What the guest's disks hold.
@@ -137,14 +134,12 @@ pub trait Freeze {
     /// Starts to freeze all file systems whose mount point is wanted. From now on the guest counts as frozen.
     fn freeze(&mut self, wanted: &dyn Fn(&CStr) -> bool) -> Result<Job, FreezeError>;
 
-    /// How many have been frozen, once that job has ended. After an error, and if it is none, the guest is not frozen.
-    fn frozen(&mut self, job: Job) -> Poll<Result<u32, FreezeError>>;
-
     /// Starts to thaw all file systems, also in the middle of freezing them, and if none seems to be frozen.
     fn thaw(&mut self) -> Result<Job, FreezeError>;
 
-    /// How many have been thawed, once that job has ended.
-    fn thawed(&mut self, job: Job) -> Poll<Result<u32, FreezeError>>;
+    /// How many have been frozen or thawed, once that job has ended. After a freeze that failed or found none the guest
+    /// is not frozen.
+    fn settled(&mut self, job: Job) -> Poll<Result<u32, FreezeError>>;
 
     /// What the last error was about.
     fn culprit(&mut self) -> &[u8];

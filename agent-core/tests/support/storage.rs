@@ -18,6 +18,8 @@ pub struct FakeStorage {
     pub points: Vec<CString>,
     /// What is to be frozen.
     pub freezing: Vec<CString>,
+    /// The last job is to thaw.
+    pub thaws: bool,
     /// Why that fails.
     pub freeze_error: Option<FreezeError>,
     pub thaw_error: Option<FreezeError>,
@@ -27,7 +29,7 @@ pub struct FakeStorage {
 }
 
 /// What a walk over them shows.
-pub const STEPS: [Step<'static>; 4] = [
+pub const STEPS: [Step<'static>; 6] = [
     Step::FileSystem(FileSystem {
         name: b"vda1",
         mountpoint: b"/a \"place\"",
@@ -37,22 +39,14 @@ pub const STEPS: [Step<'static>; 4] = [
     Step::Disk(DiskAddress {
         pci: [0, 1, 31, 7],
         kind: Bus::Virtio,
-        bus: 0,
-        target: 4,
-        unit: 5,
+        place: [0, 4, 5],
         serial: b"S/N",
         device: b"/dev/vda1",
     }),
-    Step::Disk(DiskAddress {
-        pci: [-1; 4],
-        kind: Bus::Unknown,
-        bus: i32::MAX,
-        target: 0,
-        unit: 0,
-        serial: b"",
-        device: b"",
-    }),
+    Step::Disk(DiskAddress { pci: [-1; 4], kind: Bus::Unknown, place: [i32::MAX, 0, 0], serial: b"", device: b"" }),
+    Step::End,
     Step::FileSystem(FileSystem { name: b"7:0", mountpoint: b"/", kind: b"xfs", usage: None }),
+    Step::End,
 ];
 
 impl FileSystems for FakeGuest {
@@ -91,29 +85,27 @@ impl Freeze for FakeGuest {
     fn freeze(&mut self, wanted: &dyn Fn(&CStr) -> bool) -> Result<Job, FreezeError> {
         self.storage.freezing = self.storage.points.iter().filter(|point| wanted(point)).cloned().collect();
         self.frozen = true;
+        self.storage.thaws = false;
         Ok(self.job())
-    }
-
-    fn frozen(&mut self, job: Job) -> Poll<Result<u32, FreezeError>> {
-        if !self.ended.contains(&job) {
-            return Poll::Pending;
-        }
-        let count = u32::try_from(self.storage.freezing.len()).unwrap();
-        self.frozen = count > 0 && self.storage.freeze_error.is_none();
-        Poll::Ready(self.storage.freeze_error.map_or(Ok(count), Err))
     }
 
     fn thaw(&mut self) -> Result<Job, FreezeError> {
+        self.storage.thaws = true;
         Ok(self.job())
     }
 
-    fn thawed(&mut self, job: Job) -> Poll<Result<u32, FreezeError>> {
+    fn settled(&mut self, job: Job) -> Poll<Result<u32, FreezeError>> {
         if !self.ended.contains(&job) {
             return Poll::Pending;
         }
-        self.frozen = false;
-        let count = u32::try_from(std::mem::take(&mut self.storage.freezing).len()).unwrap();
-        Poll::Ready(self.storage.thaw_error.map_or(Ok(count), Err))
+        let storage = &mut self.storage;
+        let count = u32::try_from(storage.freezing.len()).unwrap();
+        let error = if storage.thaws { storage.thaw_error } else { storage.freeze_error };
+        self.frozen = !storage.thaws && count > 0 && error.is_none();
+        if storage.thaws {
+            storage.freezing.clear();
+        }
+        Poll::Ready(error.map_or(Ok(count), Err))
     }
 
     fn culprit(&mut self) -> &[u8] {

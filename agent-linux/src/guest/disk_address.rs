@@ -5,40 +5,35 @@
 
 use core::ffi::CStr;
 
-use agent_core::guest::{Bus, DiskAddress};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{OFlags, fstat, readlinkat_raw};
-use rustix::io::read;
+use agent_core::guest::{Bus, DiskAddress, Step};
+use rustix::fs::{AtFlags, CWD, readlinkat_raw, statat};
 
 use crate::sys;
+use crate::text::cut;
 
-/// Bytes of a path in sysfs: one of a disk behind several bridges and hubs has about 200.
-const PATH: usize = 512;
+/// Bytes of the path of a folder in sysfs: one of a disk behind several bridges and hubs has about 200.
+pub const LINK: usize = 512;
+
+/// Bytes of a path that begins with one of those.
+const PATH: usize = LINK + 128;
 
 /// Devices on devices, at most. The kernel's own limit is lower.
 const DEPTH: u8 = 8;
 
 /// The drivers of PCI controllers whose disks have an address.
 const DRIVERS: [(&[u8], Bus); 7] = [
-    (b"ata_piix", Bus::Ide),
-    (b"sym53c8xx", Bus::Scsi),
-    (b"virtio-pci", Bus::Virtio),
-    (b"ahci", Bus::Sata),
-    (b"nvme", Bus::Nvme),
-    (b"ehci-pci", Bus::Usb),
-    (b"xhci_hcd", Bus::Usb),
+    (b"/ata_piix", Bus::Ide),
+    (b"/sym53c8xx", Bus::Scsi),
+    (b"/virtio-pci", Bus::Virtio),
+    (b"/ahci", Bus::Sata),
+    (b"/nvme", Bus::Nvme),
+    (b"/ehci-pci", Bus::Usb),
+    (b"/xhci_hcd", Bus::Usb),
 ];
 
 /// Where a disk or a partition of it may keep its serial number: virtio, NVMe, SCSI.
-const SERIALS: [&CStr; 6] =
-    [c"serial", c"../serial", c"device/serial", c"../device/serial", c"device/vpd_pg80", c"../device/vpd_pg80"];
-
-/// So many folders up, at most; more than a path has.
-const UP: usize = 24;
-
-/// The folder so far up itself, and the link to its driver: [`up`] takes what is needed from the end.
-const FOLDER: &CStr = c"../../../../../../../../../../../../../../../../../../../../../../../../.";
-const DRIVER: &CStr = c"../../../../../../../../../../../../../../../../../../../../../../../../driver";
+const SERIALS: [&[u8]; 6] =
+    [b"/serial", b"/../serial", b"/device/serial", b"/../device/serial", b"/device/vpd_pg80", b"/../device/vpd_pg80"];
 
 /// The serial numbers of the disks that were asked last.
 pub type Serials = [Serial; 8];
@@ -57,178 +52,183 @@ impl Serial {
     pub const NONE: Self = Serial { id: 0, length: 0, text: [0; 48] };
 }
 
-/// A block device, by its folder in sysfs.
-pub struct Node {
-    folder: OwnedFd,
-    /// Where that is: `../../devices/pci0000:00/0000:00:04.0/virtio1/block/vda/vda1`.
-    path: [u8; PATH],
-    length: usize,
+/// A walk over file systems and their disks. A device is called by its number, `major:minor`.
+pub struct Search<'s> {
+    /// A path that ends in `/`: where `sys` and `run` are.
+    pub root: &'s &'s [u8],
+    /// For what udev knows of a disk.
+    pub space: &'s mut [u8],
+    /// What disks have told.
+    pub serials: &'s mut Serials,
+    /// Devices on devices, so far.
+    pub depth: u8,
+    /// Where the steps go.
+    pub each: &'s mut dyn FnMut(&Step<'_>),
 }
 
-impl Node {
-    /// The device with this number, `major:minor`.
+impl Search<'_> {
+    /// Visits the disks that a device with this link lies on.
     #[inline(never)]
-    pub fn find(root: BorrowedFd<'_>, device: &[u8]) -> Option<Self> {
-        let mut name = [0; 64];
-        let name = named(b"sys/dev/block/", device, &mut name);
-        let folder = sys::open(root, name, OFlags::PATH).ok()?;
-        let mut node = Node { folder, path: [0; PATH], length: 0 };
-        node.length = readlinkat_raw(root, name, &mut node.path[..]).ok()?;
-        Some(node)
-    }
-
-    fn path(&self) -> &[u8] {
-        self.path.get(..self.length).unwrap_or_default()
-    }
-
-    /// Is it made of a file, or a part of such a device?
-    pub fn is_loop(&self) -> bool {
-        self.path().starts_with(b"../../devices/virtual/block/loop")
-    }
-
-    /// The kernel's name of it.
-    pub fn name(&self) -> &[u8] {
-        base_name(self.path())
-    }
-
-    /// Visits the disks that it lies on. The space is for what udev knows of one; the serial numbers are those that disks
-    /// have told.
-    #[inline(never)]
-    pub fn disks(
-        &self,
-        root: BorrowedFd<'_>,
-        device: &[u8],
-        depth: u8,
-        space: &mut [u8],
-        serials: &mut Serials,
-        each: &mut dyn FnMut(&DiskAddress<'_>),
-    ) {
-        if self.path().starts_with(b"../../devices/virtual/block/") {
-            sys::list(self.folder.as_fd(), c"slaves", &mut |slaves, name| {
-                let mut number = [0; 24];
-                if depth < DEPTH
-                    && let Ok(slave) = sys::open(slaves, name, OFlags::PATH)
-                    && let device = text(slave.as_fd(), c"dev", &mut number)
-                    && let Some(node) = Node::find(root, device)
-                {
-                    node.disks(root, device, depth.wrapping_add(1), space, serials, each);
-                }
-            });
+    pub fn disks(&mut self, device: &[u8], link: &[u8]) {
+        let space = &mut [0; PATH];
+        if link.starts_with(b"../../devices/virtual/block/") {
+            let slaves = path(self.root, device, b"/slaves/", space);
+            sys::list(CWD, slaves, &mut |_, name| self.slave(slaves, name));
             return;
         }
         let mut disk = DiskAddress::UNKNOWN;
-        self.place(&mut disk);
-
+        place(self.root, link, &mut disk);
         let mut node = [0; 64];
-        disk.device = named(b"/dev/", self.name(), &mut node).to_bytes();
-        let known = text(root, named(b"run/udev/data/b", device, &mut [0; 64]), space);
-        let mut lines = known.split(|byte| *byte == b'\n');
-        disk.serial = lines.find_map(|line| line.strip_prefix(b"E:ID_SERIAL=")).unwrap_or_default();
+        disk.device = sys::join(&mut node, &[b"/dev/", base_name(link)]).to_bytes();
+        let mut known = text(sys::join(space, &[self.root, b"run/udev/data/b", device]), self.space);
+        while disk.serial.is_empty() && !known.is_empty() {
+            disk.serial = cut(&mut known, b'\n').strip_prefix(b"E:ID_SERIAL=").unwrap_or_default();
+        }
         if disk.serial.is_empty() {
-            disk.serial = self.told(serials);
+            disk.serial = told(self.root, device, space, self.serials);
         }
-        each(&disk);
+        (self.each)(&Step::Disk(disk));
     }
 
-    /// The serial number as the disk itself tells it, once: that takes longer than all else.
+    /// The same for a device under another, by the link to it in that folder.
     #[inline(never)]
-    fn told<'s>(&self, serials: &'s mut Serials) -> &'s [u8] {
-        let folder = self.folder.as_fd();
-        // No other folder of sysfs ever gets this number.
-        let id = fstat(folder).map_or(0, |found| found.st_ino);
-        let Some(serial) = serials.get_mut(usize::try_from(id & 7).unwrap_or(0)) else {
-            return b"";
-        };
-        if serial.id != id || serial.length == 0 {
-            let mut lengths = SERIALS.iter().map(|place| text(folder, place, &mut serial.text).len());
-            serial.length = lengths.find(|length| *length > 0).unwrap_or(0);
-            serial.id = id;
-        }
-        match serial.text.get(..serial.length).unwrap_or_default().trim_ascii_start() {
-            // As a SCSI disk itself says it: behind a header (SCSI Primary Commands, page 80h).
-            [_, 0x80, _, _, page @ ..] => page.trim_ascii(),
-            text => text,
-        }
-    }
-
-    /// Where the disk is plugged in, as far as that can be told.
-    #[inline(never)]
-    fn place(&self, disk: &mut DiskAddress<'_>) {
-        let mut scsi = None;
-        let mut host = None;
-        let folder = self.folder.as_fd();
-        // From the disk up to its controller: how far up, the name there, and that of the folder below.
-        let mut below = &b""[..];
-        for (levels, name) in self.path().rsplit(|byte| *byte == b'/').enumerate() {
-            if name.starts_with(b"target") {
-                scsi = numbers(below, 10);
-            } else if name.starts_with(b"virtio") {
-                // There may be no PCI, as on microvm and Firecracker.
-                disk.kind = Bus::Virtio;
-                if let Some([_, channel, target, unit]) = scsi {
-                    (disk.kind, disk.bus, disk.target, disk.unit) = (Bus::Scsi, channel, target, unit);
-                }
-            } else if name.starts_with(b"ata") || name.starts_with(b"host") {
-                // The outer one, if there are both.
-                host = Some(index(folder, up(FOLDER, levels.wrapping_add(1)), name));
-            } else if let Some(pci) = numbers(name, 16) {
-                let mut driver = [0; 128];
-                let length = readlinkat_raw(folder, up(DRIVER, levels), &mut driver[..]).unwrap_or(0);
-                let driver = base_name(driver.get(..length).unwrap_or_default());
-                if let Some((_, bus)) = DRIVERS.iter().find(|(name, _)| *name == driver) {
-                    let [_, _, target, unit] = scsi.unwrap_or_default();
-                    let numbered = host.unwrap_or_default();
-                    (disk.pci, disk.kind, disk.bus, disk.target) = (pci, *bus, 0, 0);
-                    match bus {
-                        Bus::Ide => (disk.bus, disk.unit) = (numbered, target),
-                        Bus::Sata => disk.unit = numbered,
-                        Bus::Scsi => disk.unit = target,
-                        Bus::Virtio if scsi.is_some() => (disk.kind, disk.unit) = (Bus::Scsi, unit),
-                        _ => {}
-                    }
-                    break;
-                }
-            }
-            below = name;
+    fn slave(&mut self, folder: &CStr, name: &CStr) {
+        let (mut number, mut space) = ([0; 24], [0; LINK]);
+        let device = text(sys::join(&mut space, &[folder.to_bytes(), name.to_bytes(), b"/dev"]), &mut number);
+        if let Some(link) = link(self.root, device, &mut space)
+            && self.depth < DEPTH
+        {
+            self.depth = self.depth.wrapping_add(1);
+            self.disks(device, link);
+            self.depth = self.depth.wrapping_sub(1);
         }
     }
 }
 
-/// How many in this folder are of the same kind (`ata3`, `host0`) and have a lower number.
+/// Where the folder of a device is, seen from `/sys/dev/block`:
+/// `../../devices/pci0000:00/0000:00:04.0/virtio1/block/vda/vda1`.
+pub fn link<'l>(root: &&[u8], device: &[u8], link: &'l mut [u8; LINK]) -> Option<&'l [u8]> {
+    read_link(root, device, b"", link)
+}
+
+/// The last name in a path.
+pub fn base_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
+
+/// The serial number as the disk itself tells it, once: that takes longer than all else.
 #[inline(never)]
-fn index(folder: BorrowedFd<'_>, path: &CStr, name: &[u8]) -> i32 {
-    let (kind, number) = split_number(name);
+fn told<'s>(root: &&[u8], device: &[u8], space: &mut [u8; PATH], serials: &'s mut Serials) -> &'s [u8] {
+    // No other folder of sysfs ever gets this number.
+    let id = statat(CWD, path(root, device, b"", space), AtFlags::empty()).map_or(0, |found| found.st_ino);
+    let Some(serial) = serials.get_mut(usize::try_from(id & 7).unwrap_or(0)) else {
+        return b"";
+    };
+    if serial.id != id {
+        *serial = Serial { id, ..Serial::NONE };
+        for place in SERIALS {
+            if serial.length == 0 {
+                serial.length = text(path(root, device, place, space), &mut serial.text).len();
+            }
+        }
+    }
+    match serial.text.get(..serial.length).unwrap_or_default().trim_ascii() {
+        // As a SCSI disk itself says it: behind a header (SCSI Primary Commands, page 80h).
+        [_, 0x80, _, _, page @ ..] => page.trim_ascii(),
+        text => text,
+    }
+}
+
+/// Where the disk with this link is plugged in, as far as that can be told.
+#[inline(never)]
+fn place(root: &&[u8], link: &[u8], disk: &mut DiskAddress<'_>) {
+    let (mut controller, mut port, mut scsi, mut is_scsi) = (&b""[..], &b""[..], [0; 4], false);
+    let mut rest = link;
+    while !rest.is_empty() {
+        let name = cut(&mut rest, b'/');
+        let here = link.get(..link.len().wrapping_sub(rest.len())).unwrap_or_default();
+        if numbers(name, b'.', 16, &mut disk.pci) {
+            // The last one is the controller, those before are bridges.
+            controller = here;
+        } else if name.starts_with(b"virtio") {
+            // There may be no PCI, as on microvm and Firecracker.
+            disk.kind = Bus::Virtio;
+        } else if name.starts_with(b"ata") || name.starts_with(b"host") && port.is_empty() {
+            port = here;
+        } else if numbers(name, b':', 10, &mut scsi) {
+            is_scsi = true;
+        }
+    }
+    let [_, channel, target, unit] = scsi;
+    if !controller.is_empty() {
+        disk.kind = bus(root, controller);
+        disk.place = [0; 3];
+        let [bus, _, last] = &mut disk.place;
+        match disk.kind {
+            Bus::Ide => (*bus, *last) = (index(root, port), target),
+            Bus::Sata => *last = index(root, port),
+            Bus::Scsi => *last = target,
+            Bus::Virtio => *last = unit,
+            Bus::Unknown => disk.pci = [-1; 4],
+            _ => {}
+        }
+    } else if disk.kind == Bus::Virtio {
+        disk.place = [channel, target, unit];
+    }
+    if disk.kind == Bus::Virtio && is_scsi {
+        disk.kind = Bus::Scsi;
+    }
+}
+
+/// What the controller in this folder is for, by its driver.
+#[inline(never)]
+fn bus(root: &&[u8], controller: &[u8]) -> Bus {
+    let mut driver = [0; LINK];
+    let driver = read_link(root, controller, b"driver", &mut driver).unwrap_or_default();
+    DRIVERS.iter().find(|(name, _)| driver.ends_with(name)).map_or(Bus::Unknown, |(_, bus)| *bus)
+}
+
+/// How many beside this folder are of the same kind (`ata3`, `host0`) and have a lower number.
+#[inline(never)]
+fn index(root: &&[u8], folder: &[u8]) -> i32 {
+    let name = base_name(folder.strip_suffix(b"/").unwrap_or_default());
+    let letters = name.iter().position(u8::is_ascii_digit).unwrap_or(name.len());
+    let (kind, own) = name.split_at_checked(letters).unwrap_or_default();
+    let own = number(own, 10);
     let mut lower = 0_i32;
-    sys::list(folder, path, &mut |_, name| {
-        let (other, other_number) = split_number(name.to_bytes());
-        lower = lower.wrapping_add(i32::from(other == kind && other_number < number));
+    sys::list(CWD, path(root, folder, b"..", &mut [0; PATH]), &mut |_, name| {
+        let other = name.to_bytes().strip_prefix(kind).and_then(|other| number(other, 10));
+        lower = lower.wrapping_add(i32::from(other.is_some() && other < own));
     });
     lower
 }
 
-/// The end of such a path that leads so many folders up; nowhere if that is too far.
-fn up(path: &CStr, levels: usize) -> &CStr {
-    let skip = UP.wrapping_sub(levels).wrapping_mul(3);
-    path.to_bytes_with_nul().get(skip..).and_then(|end| CStr::from_bytes_until_nul(end).ok()).unwrap_or_default()
+/// The path of something in a folder, which is the number of a device or the front of its link.
+#[inline(never)]
+fn path<'p>(root: &&[u8], folder: &[u8], name: &[u8], space: &'p mut [u8; PATH]) -> &'p CStr {
+    sys::join(space, &[root, b"sys/dev/block/", folder, name])
 }
 
-/// A name and the number behind it.
+/// Where a link leads; nothing if it is none.
 #[inline(never)]
-fn split_number(name: &[u8]) -> (&[u8], Option<i32>) {
-    let letters = name.iter().position(u8::is_ascii_digit).unwrap_or(name.len());
-    let (name, digits) = name.split_at_checked(letters).unwrap_or_default();
-    (name, number(digits, 10))
+fn read_link<'l>(root: &&[u8], folder: &[u8], name: &[u8], link: &'l mut [u8; LINK]) -> Option<&'l [u8]> {
+    let length = readlinkat_raw(CWD, path(root, folder, name, &mut [0; PATH]), &mut link[..]).ok()?;
+    link.get(..length)
 }
 
-/// Four numbers with `:` or `.` between them: `0000:00:1f.2`, `2:0:0:5`.
+/// Finds four numbers, the last one behind this byte: `0000:00:1f.2`, `2:0:0:5`. If they are not, they stay what they
+/// were.
 #[inline(never)]
-fn numbers(text: &[u8], base: u32) -> Option<[i32; 4]> {
+fn numbers(mut text: &[u8], last: u8, base: u32, numbers: &mut [i32; 4]) -> bool {
     let mut all = [0; 4];
-    let mut parts = text.split(|byte| matches!(byte, b':' | b'.'));
-    for place in &mut all {
-        *place = number(parts.next()?, base)?;
+    for (place, behind) in all.iter_mut().zip([b':', b':', last, b'/']) {
+        match number(cut(&mut text, behind), base) {
+            Some(number) => *place = number,
+            None => return false,
+        }
     }
-    parts.next().is_none().then_some(all)
+    *numbers = all;
+    true
 }
 
 /// A number, all of it.
@@ -241,24 +241,10 @@ fn number(text: &[u8], base: u32) -> Option<i32> {
     i32::try_from(value).ok().filter(|_| !text.is_empty())
 }
 
-fn base_name(path: &[u8]) -> &[u8] {
-    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
-}
-
-/// The path of something in a folder. The kernel writes `!` for the `/` in a name.
-#[inline(never)]
-fn named<'b>(before: &[u8], name: &[u8], path: &'b mut [u8; 64]) -> &'b CStr {
-    for (place, byte) in path.iter_mut().zip(before.iter().chain(name)) {
-        *place = if *byte == b'!' { b'/' } else { *byte };
-    }
-    CStr::from_bytes_until_nul(path).unwrap_or_default()
-}
-
 /// The text at the front of a file, without blanks behind it; empty if it cannot be read.
 #[inline(never)]
-fn text<'b>(folder: BorrowedFd<'_>, name: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {
-    let opened = sys::open(folder, name, OFlags::RDONLY);
-    let length = opened.and_then(|file| read(&file, &mut *buffer)).unwrap_or(0);
+fn text<'b>(path: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {
+    let length = sys::read_file(path, buffer);
     buffer.get(..length).unwrap_or_default().trim_ascii_end()
 }
 
@@ -272,7 +258,6 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::testing::open_folder;
 
     /// A folder like the root of a machine.
     struct Tree(PathBuf);
@@ -320,16 +305,21 @@ mod tests {
 
         /// Each disk in a line: controller, kind, bus, target, unit, serial number and device.
         fn disks(&self, number: &str) -> Vec<String> {
-            let root = open_folder(&self.0);
+            let root = format!("{}/", self.0.display());
+            let root = &root.as_bytes();
             let mut all = Vec::new();
-            let node = Node::find(root.as_fd(), number.as_bytes()).unwrap();
-            node.disks(root.as_fd(), number.as_bytes(), 0, &mut [0; 4096], &mut [Serial::NONE; 8], &mut |disk| {
+            let each = &mut |step: &Step<'_>| {
+                let Step::Disk(disk) = step else { panic!("{step:?}") };
                 let [a, b, c, d] = disk.pci;
                 let pci = if disk.pci == [-1; 4] { "-".into() } else { format!("{a:04x}:{b:02x}:{c:02x}.{d}") };
                 let [serial, device] = [disk.serial, disk.device].map(|text| str::from_utf8(text).unwrap());
-                let kind = format!("{:?}", disk.kind);
-                all.push(format!("{pci} {kind} {} {} {} '{serial}' {device}", disk.bus, disk.target, disk.unit));
-            });
+                let (kind, [bus, target, unit]) = (format!("{:?}", disk.kind), disk.place);
+                all.push(format!("{pci} {kind} {bus} {target} {unit} '{serial}' {device}"));
+            };
+            let (space, serials) = (&mut [0; 4096], &mut [Serial::NONE; 8]);
+            if let Some(link) = link(root, number.as_bytes(), &mut [0; LINK]) {
+                Search { root, space, serials, depth: 0, each }.disks(number.as_bytes(), link);
+            }
             all.sort();
             all
         }
@@ -378,8 +368,8 @@ mod tests {
         tree.driver(bridge, "pcieport").driver(&format!("{bridge}/0001:af:00.7"), "virtio-pci");
         tree.device("254:0", &format!("{bridge}/0001:af:00.7/virtio0/block/vda"));
         assert_eq!(tree.disks("254:0"), ["0001:af:00.7 Virtio 0 0 0 '' /dev/vda"]);
-        tree.driver("pci0000:00/0000:00:09.0", "exotic").device("8:0", "pci0000:00/0000:00:09.0/host0/block/c!d0");
-        assert_eq!(tree.disks("8:0"), ["- Unknown 0 0 0 '' /dev/c/d0"]);
+        tree.driver("pci0000:00/0000:00:09.0", "exotic").device("8:0", "pci0000:00/0000:00:09.0/host0/block/sda");
+        assert_eq!(tree.disks("8:0"), ["- Unknown 0 0 0 '' /dev/sda"]);
     }
 
     #[test]
@@ -434,8 +424,7 @@ mod tests {
     #[test]
     fn what_is_not_there_has_no_folder() {
         let tree = Tree::new("missing");
-        let root = open_folder(&tree.0);
-        assert!(Node::find(root.as_fd(), b"1:2").is_none());
-        assert!(Node::find(root.as_fd(), &[b'1'; 100]).is_none());
+        assert_eq!(tree.disks("1:2"), [""; 0]);
+        assert_eq!(tree.disks(&"1".repeat(1000)), [""; 0]);
     }
 }

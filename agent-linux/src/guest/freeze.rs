@@ -11,18 +11,19 @@ use core::task::Poll;
 
 use agent_core::guest::{Errno, Freeze, FreezeError, Job};
 use linux_raw_sys::errno;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use linux_raw_sys::general::SIGKILL;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Access, AtFlags, CWD, FileType, OFlags, accessat, statat, unlinkat};
 use rustix::io::{read, write};
-use rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
+use rustix::process::geteuid;
 use rustix::thread::{Timespec, nanosleep};
 
 use super::LinuxGuest;
-use super::disk_address::Node;
-use super::job::{Jobs, KILLED, Report, run};
-use super::mounts::{Mount, Mounts, Order, Refusal};
+use super::job::{KILLED, Report, run};
+use super::mounts::{Mounts, Order, Refusal};
 use crate::channel::{NEVER, after_ms};
 use crate::log::{self, is_muted, mute, say};
+use crate::options::Options;
 use crate::state::State;
 use crate::sys::{self, OfFileSystem};
 
@@ -39,15 +40,15 @@ const EBUSY: Errno = sys::errno_of(errno::EBUSY);
 /// Thaws of one file system, at most: it may be frozen several times.
 const THAWS: u32 = 1000;
 
-/// Looks at a worker that was killed in the middle of freezing, and the time between them.
+/// Looks at a worker that shall come to its end, and the time between them.
 const LOOKS: u32 = 200;
 const LOOK_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// Milliseconds before another try, where the thaw that was due could not be started.
 const RETRY_MS: u64 = 10_000;
 
-// Reports: how many, or what went wrong in the highest byte and an errno or exit status in the lowest ones. What it is
-// about stands behind the report.
+// Reports: how many, or what went wrong in the highest byte and an errno or exit status in the lowest ones. The mount
+// point that it is about stands behind the report.
 const COUNT: Report = 0x00FF_FFFF;
 const MOUNTS: u8 = 1;
 const OPEN: u8 = 2;
@@ -64,60 +65,31 @@ pub struct Freezer {
     overdue: bool,
     /// The log could not be opened yet.
     log_missing: bool,
-    freeze: Work,
-    thaw: Work,
-    /// What the last of them left.
+    /// The last job. A thaw takes the place of a freeze, which is then killed.
+    job: Job,
+    thaws: bool,
+    /// Its report; none while it runs.
+    report: Option<Report>,
+    /// What it left.
     file: Option<OwnedFd>,
 }
 
-/// The last job of a kind.
-struct Work {
-    job: Job,
-    /// Its report; none while it runs.
-    report: Option<Report>,
-}
-
-impl Work {
-    /// No job has the number 0.
-    const NONE: Self = Work { job: Job(0), report: Some(KILLED) };
-
-    /// Its report, and what else it has to say, when it has just ended.
-    #[inline(never)]
-    fn collect(&mut self, jobs: &mut Jobs) -> Option<(Report, OwnedFd)> {
-        match jobs.take(self.job) {
-            Poll::Ready((report, file)) => {
-                self.report = Some(report);
-                Some((report, file))
-            }
-            Poll::Pending => None,
-        }
-    }
-
-    /// How this job ended, if it has. One that is forgotten counts as killed.
-    fn result(&self, job: Job) -> Poll<Result<u32, FreezeError>> {
-        match (self.report, self.job == job) {
-            (Some(report), true) => Poll::Ready(meaning(report)),
-            (None, true) => Poll::Pending,
-            (_, false) => Poll::Ready(meaning(KILLED)),
-        }
-    }
-}
-
 impl Freezer {
-    /// Nothing is known to be frozen.
+    /// Nothing is known to be frozen. No job has the number 0.
     pub const NEW: Self = Freezer {
         frozen: false,
         deadline_ms: NEVER,
         overdue: false,
         log_missing: false,
-        freeze: Work::NONE,
-        thaw: Work::NONE,
+        job: Job(0),
+        thaws: false,
+        report: Some(KILLED),
         file: None,
     };
 
-    /// Is this job one of its own? Then nobody else may forget it.
+    /// Is this job its own? Then nobody else may forget it.
     pub fn owns(&self, job: Job) -> bool {
-        job == self.freeze.job || job == self.thaw.job
+        job == self.job
     }
 
     /// Whether something may be frozen.
@@ -170,97 +142,92 @@ impl LinuxGuest {
         let _ = self.thaw();
     }
 
-    /// Looks for jobs of freezing that have ended.
+    /// Looks whether the job has ended.
     #[inline(never)]
     pub(super) fn settle(&mut self) {
         let freezer = &mut self.freezer;
-        if let Some((report, file)) = freezer.thaw.collect(&mut self.jobs) {
-            freezer.file = Some(file);
-            // Otherwise all is as it was, and the next attempt may succeed.
-            if report <= COUNT || matches!(kind(report), HOOK_MISSING | HOOK_FAILED) {
-                self.set_frozen(false);
-            }
-        }
-        let freezer = &mut self.freezer;
-        if let Some((report, file)) = freezer.freeze.collect(&mut self.jobs)
-            // Unless there is a thaw, which knows better.
-            && freezer.thaw.report.is_some()
-        {
-            freezer.file = Some(file);
-            if report == KILLED {
-                self.thaw_unasked();
-            } else if report == 0 || report > COUNT {
-                self.set_frozen(false);
-            }
-        }
-    }
-
-    /// Thaws what is frozen, as the agent is about to end. Here and now, whatever it may wait for.
-    pub fn end_freeze(&mut self) {
-        if self.freezer.frozen {
-            let frozen = self.freezer.freeze.job;
-            self.stop_freeze();
-            let jobs = &mut self.jobs;
-            let site = Site { root: self.root, state: &self.state, hook: self.options.freeze_hook };
-            let mut runs = || {
-                jobs.reap(&mut |_, _| {});
-                jobs.is_running(frozen)
+        if let Poll::Ready((report, file)) = self.jobs.take(freezer.job) {
+            (freezer.report, freezer.file) = (Some(report), Some(file));
+            let ended = if freezer.thaws {
+                // Otherwise all is as it was, and the next attempt may succeed.
+                report <= COUNT || matches!(kind(report), HOOK_MISSING | HOOK_FAILED)
+            } else if report == KILLED {
+                return self.thaw_unasked();
+            } else {
+                report == 0 || report > COUNT
             };
-            site.thaw(&mut runs, &mut |_| {});
-            self.set_frozen(false);
+            if ended {
+                self.set_frozen(false);
+            }
         }
     }
 
-    /// Kills a freeze that has not come to its end. It may be waiting for a file system that it has frozen itself, and
-    /// then it ends only after a thaw.
-    fn stop_freeze(&self) -> Option<Pid> {
-        let worker = self.jobs.worker(self.freezer.freeze.job);
-        if let Some(worker) = worker {
-            let _ = kill_process(worker, Signal::KILL);
+    /// Thaws what is frozen, as the agent is about to end.
+    pub fn end_freeze(&mut self) {
+        let mut looks = 0..LOOKS;
+        if self.freezer.frozen && self.thaw().is_err() {
+            // Here and now, whatever it may wait for.
+            self.site().thaw(0);
+            looks = 0..0;
         }
-        worker
+        while self.freezer.frozen && looks.next().is_some() {
+            let _ = nanosleep(&LOOK_PAUSE);
+            self.reap();
+        }
+    }
+
+    fn site(&self) -> Site {
+        Site { root: self.root, options: self.options }
+    }
+
+    /// Goes on with this job.
+    fn begin(&mut self, work: &mut dyn FnMut(&OwnedFd) -> Report, thaws: bool) -> Result<Job, FreezeError> {
+        let job = self.jobs.start_telling(work).map_err(FreezeError::Job)?;
+        let freezer = &mut self.freezer;
+        self.jobs.abandon(freezer.job);
+        (freezer.job, freezer.thaws, freezer.report) = (job, thaws, None);
+        Ok(job)
     }
 }
 
 impl Freeze for LinuxGuest {
     fn freeze(&mut self, wanted: &dyn Fn(&CStr) -> bool) -> Result<Job, FreezeError> {
         self.set_frozen(true);
-        let site = Site { root: self.root, state: &self.state, hook: self.options.freeze_hook };
-        let work = &mut |file: &OwnedFd| site.freeze(wanted, &mut |about| write_details(file, about));
-        match self.jobs.start_telling(work) {
-            Ok(job) => {
-                self.freezer.freeze = Work { job, report: None };
-                Ok(job)
-            }
-            Err(error) => {
-                self.set_frozen(false);
-                Err(FreezeError::Job(error))
-            }
+        let site = self.site();
+        let started = self.begin(&mut |file| site.freeze(wanted, file), false);
+        if started.is_err() {
+            self.set_frozen(false);
         }
-    }
-
-    fn frozen(&mut self, job: Job) -> Poll<Result<u32, FreezeError>> {
-        self.freezer.freeze.result(job)
+        started
     }
 
     fn thaw(&mut self) -> Result<Job, FreezeError> {
-        if self.freezer.thaw.report.is_none() {
-            return Ok(self.freezer.thaw.job);
+        let freezer = &self.freezer;
+        if freezer.thaws && freezer.report.is_none() {
+            return Ok(freezer.job);
         }
-        let stopped = self.stop_freeze();
-        let site = Site { root: self.root, state: &self.state, hook: self.options.freeze_hook };
-        let mut runs = || stopped.is_some_and(|worker| test_kill_process(worker).is_ok());
-        let work = &mut |file: &OwnedFd| site.thaw(&mut runs, &mut |about| write_details(file, about));
-        let job = self.jobs.start_telling(work).map_err(FreezeError::Job)?;
-        self.freezer.thaw = Work { job, report: None };
-        Ok(job)
+        // A freeze may be waiting for a file system that it has frozen itself, and then it ends only after a thaw.
+        let stopped = self.jobs.worker(freezer.job);
+        if stopped != 0 {
+            sys::kill(stopped, SIGKILL);
+        }
+        let site = self.site();
+        self.begin(&mut |_| site.thaw(stopped), true)
     }
 
-    fn thawed(&mut self, job: Job) -> Poll<Result<u32, FreezeError>> {
-        self.freezer.thaw.result(job)
+    fn settled(&mut self, job: Job) -> Poll<Result<u32, FreezeError>> {
+        match self.freezer.report {
+            // One that another has taken the place of counts as killed.
+            _ if job != self.freezer.job => Poll::Ready(meaning(KILLED)),
+            Some(report) => Poll::Ready(meaning(report)),
+            None => Poll::Pending,
+        }
     }
 
     fn culprit(&mut self) -> &[u8] {
+        if self.freezer.report.map(kind) == Some(HOOK_MISSING) {
+            return self.options.freeze_hook.unwrap_or_default().to_bytes();
+        }
         let read = |file| read(file, &mut self.buffers.0).ok();
         let length = self.freezer.file.take().and_then(read).unwrap_or(0);
         self.buffers.0.get(..length).unwrap_or_default()
@@ -275,62 +242,58 @@ pub fn rescue() {
     }
 }
 
-/// Where a worker works, and with what.
+/// Where a worker works, and how.
 #[derive(Clone, Copy)]
-struct Site<'s> {
+struct Site {
     root: &'static CStr,
-    state: &'s State,
-    hook: Option<&'static CStr>,
+    options: &'static Options,
 }
 
-impl Site<'_> {
-    /// Freezes what is wanted, or nothing.
-    fn freeze(&self, wanted: &dyn Fn(&CStr) -> bool, tell: &mut dyn FnMut(&[u8])) -> Report {
-        let mut report = self.run_hook(c"freeze", tell);
+impl Site {
+    /// Freezes what is wanted, or nothing. What did not work is written to the file.
+    fn freeze(self, wanted: &dyn Fn(&CStr) -> bool, file: &OwnedFd) -> Report {
+        let mut report = self.run_hook(c"freeze");
         if report != 0 {
             return report;
         }
-        let mut mounts = match Mounts::read(self.root) {
+        let mut mounts = match Mounts::read(self.root.to_bytes()) {
             Ok(mounts) => mounts,
             Err(Errno(error)) => return failure(MOUNTS, error),
         };
         // What happens from here on must be known to the agent's next life.
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let _ = self.state.folder().and_then(|folder| sys::open(folder.as_fd(), MARK, flags));
-        // What lies in an image is written to the file system with the image: that comes last.
-        for images in [true, false] {
-            mounts.walk(Order::Reverse, &mut |root, mount, _| {
-                if report > COUNT || !wanted(mount.point) || is_image(root, mount) != images {
+        let _ = self.state().folder().and_then(|folder| sys::open(folder.as_fd(), MARK, flags));
+        mounts.walk(Order::Freeze, &mut |mount| {
+            if report > COUNT || !wanted(mount.point) {
+                return;
+            }
+            let (kind, Errno(error)) = match mount.ask(OfFileSystem::FREEZE, &mut [0; 3]) {
+                Ok(()) => {
+                    report = report.wrapping_add(1);
                     return;
                 }
-                let (kind, Errno(error)) = match mount.ask(OfFileSystem::FREEZE, &mut [0; 3]) {
-                    Ok(()) => {
-                        report = report.wrapping_add(1);
-                        return;
-                    }
-                    // It cannot be frozen, or is already.
-                    Err(Refusal::Failed(EOPNOTSUPP | EBUSY)) => return,
-                    Err(Refusal::Failed(error)) => (FREEZE, error),
-                    Err(Refusal::NotOpened(error)) => (OPEN, error),
-                };
-                tell(mount.point.to_bytes());
-                report = failure(kind, error);
-            });
-        }
+                // It cannot be frozen, or is already.
+                Err(Refusal::Failed(EOPNOTSUPP | EBUSY)) => return,
+                Err(Refusal::Failed(error)) => (FREEZE, error),
+                Err(Refusal::NotOpened(error)) => (OPEN, error),
+            };
+            let _ = write(file, mount.point.to_bytes());
+            report = failure(kind, error);
+        });
         if report > COUNT {
-            self.thaw(&mut || false, &mut |_| {});
+            self.thaw(0);
         } else if report == 0 {
             self.unmark();
         }
         report
     }
 
-    /// Thaws everything, and again while something still `runs` that freezes.
+    /// Thaws everything, and again while this process, which freezes, is not gone. It is none with the number 0.
     #[inline(never)]
-    fn thaw(&self, runs: &mut dyn FnMut() -> bool, tell: &mut dyn FnMut(&[u8])) -> Report {
+    fn thaw(self, freezes: usize) -> Report {
         let mut count = 0_u32;
         for _ in 0..LOOKS {
-            let again = runs();
+            let again = freezes != 0 && sys::kill(freezes, 0);
             match thaw_all(self.root) {
                 Ok(more) => count = count.wrapping_add(more) & COUNT,
                 Err(Errno(error)) => return failure(MOUNTS, error),
@@ -341,7 +304,7 @@ impl Site<'_> {
             let _ = nanosleep(&LOOK_PAUSE);
         }
         self.unmark();
-        match self.run_hook(c"thaw", tell) {
+        match self.run_hook(c"thaw") {
             0 => count,
             report => report,
         }
@@ -349,12 +312,11 @@ impl Site<'_> {
 
     /// Runs the hook, if there is one, with this word.
     #[inline(never)]
-    fn run_hook(&self, word: &CStr, tell: &mut dyn FnMut(&[u8])) -> Report {
-        let Some(hook) = self.hook else {
+    fn run_hook(self, word: &CStr) -> Report {
+        let Some(hook) = self.options.freeze_hook else {
             return 0;
         };
         if let Err(error) = accessat(CWD, hook, Access::EXEC_OK, AtFlags::empty()) {
-            tell(hook.to_bytes());
             return failure(HOOK_MISSING, sys::errno(error).0);
         }
         match run(&mut || sys::execve(hook, &[word])) {
@@ -364,12 +326,16 @@ impl Site<'_> {
     }
 
     /// Nothing is frozen any more.
-    fn unmark(&self) {
-        if let Ok(folder) = self.state.folder()
+    fn unmark(self) {
+        if let Ok(folder) = self.state().folder()
             && is_marked(&folder)
         {
             let _ = unlinkat(&folder, MARK, AtFlags::empty());
         }
+    }
+
+    fn state(self) -> State {
+        State::new(self.options.state_dir())
     }
 }
 
@@ -385,31 +351,16 @@ fn is_marked(folder: &OwnedFd) -> bool {
     })
 }
 
-/// Thaws every file system, those in images last. How many were frozen.
+/// Thaws every file system. How many were frozen.
 #[inline(never)]
 fn thaw_all(root: &CStr) -> Result<u32, Errno> {
-    let mut mounts = Mounts::read(root)?;
     let mut count = 0_u32;
-    for images in [false, true] {
-        mounts.walk(Order::Mounted, &mut |root, mount, _| {
-            if is_image(root, mount) == images {
-                // As often as it was frozen.
-                let thaw = |_: &u32| mount.ask(OfFileSystem::THAW, &mut [0; 3]).is_ok();
-                count = count.wrapping_add(u32::from((0..THAWS).take_while(thaw).count() > 0));
-            }
-        });
-    }
+    Mounts::read(root.to_bytes())?.walk(Order::Thaw, &mut |mount| {
+        // As often as it was frozen.
+        let thaw = |_: &u32| mount.ask(OfFileSystem::THAW, &mut [0; 3]).is_ok();
+        count = count.wrapping_add(u32::from((0..THAWS).take_while(thaw).count() > 0));
+    });
     Ok(count)
-}
-
-/// Does it lie in a file of another file system? What a loop device writes waits while that one is frozen.
-#[inline(never)]
-fn is_image(root: BorrowedFd<'_>, mount: &Mount<'_>) -> bool {
-    Node::find(root, mount.device).is_some_and(|node| node.is_loop())
-}
-
-fn write_details(file: &OwnedFd, about: &[u8]) {
-    let _ = write(file, about);
 }
 
 fn failure(kind: u8, number: u16) -> Report {

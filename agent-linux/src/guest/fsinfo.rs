@@ -7,33 +7,38 @@ use agent_core::guest::{Errno, FileSystem, FileSystems, Step, Usage};
 use rustix::fs::statfs;
 
 use super::LinuxGuest;
-use super::disk_address::Node;
+use super::disk_address::{LINK, Search, base_name, link as link_of};
 use super::mounts::{Mount, Mounts, Order};
 
 impl FileSystems for LinuxGuest {
     fn file_systems(&mut self, each: &mut dyn FnMut(&Step<'_>)) -> Result<(), Errno> {
-        let serials = &mut self.serials;
+        let root = &self.root.to_bytes();
+        // The kernel takes longer to write the table than all else here.
         if self.mounts.as_ref().is_none_or(Mounts::are_stale) {
-            self.mounts = None;
-            self.mounts = Some(Mounts::read(self.root)?);
+            self.mounts = Some(Mounts::read(root)?);
         }
-        let Some(mounts) = &mut self.mounts else {
-            return Ok(());
-        };
-        mounts.walk(Order::Reverse, &mut |root, mount, space| {
-            let node = Node::find(root, mount.device);
-            each(&Step::FileSystem(FileSystem {
-                name: node.as_ref().map_or(mount.device, Node::name),
-                mountpoint: mount.point.to_bytes(),
-                kind: mount.kind,
-                usage: usage(mount),
-            }));
-            if let Some(node) = node {
-                node.disks(root, mount.device, 0, space, serials, &mut |disk| each(&Step::Disk(*disk)));
-            }
-        });
+        if let Some(mounts) = &mut self.mounts {
+            let (space, serials) = (&mut self.buffers.0, &mut self.serials);
+            let mut search = Search { root, space, serials, depth: 0, each };
+            mounts.walk(Order::Reverse, &mut |mount| file_system(mount, &mut search));
+        }
         Ok(())
     }
+}
+
+fn file_system(mount: &Mount<'_>, search: &mut Search<'_>) {
+    let link = &mut [0; LINK];
+    let link = link_of(search.root, mount.device, link);
+    (search.each)(&Step::FileSystem(FileSystem {
+        name: link.map_or(mount.device, base_name),
+        mountpoint: mount.point.to_bytes(),
+        kind: mount.kind,
+        usage: usage(mount),
+    }));
+    if let Some(link) = link {
+        search.disks(mount.device, link);
+    }
+    (search.each)(&Step::End);
 }
 
 fn usage(mount: &Mount<'_>) -> Option<Usage> {

@@ -12,7 +12,7 @@ use linux_raw_sys::errno;
 use rustix::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use rustix::fs::{CWD, MemfdFlags, OFlags, SeekFrom, memfd_create, seek};
 use rustix::io::{pwrite, read, write};
-use rustix::process::{Pid, setsid};
+use rustix::process::setsid;
 
 use crate::sys::{self, SignalSet};
 
@@ -89,15 +89,14 @@ impl Jobs {
         Poll::Pending
     }
 
-    /// The process of this job, if it still runs.
-    pub fn worker(&self, job: Job) -> Option<Pid> {
-        let slot = self.slots.iter().find(|slot| slot.job == job.0)?;
-        Pid::from_raw(i32::try_from(slot.worker).ok()?)
+    /// The process of this job, if it still runs; otherwise 0.
+    pub fn worker(&self, job: Job) -> usize {
+        self.slots.iter().find(|slot| slot.job == job.0).map_or(0, |slot| slot.worker)
     }
 
     /// Has its process not ended yet? Also where nobody waits for it any more.
     pub fn is_running(&self, job: Job) -> bool {
-        self.slots.iter().any(|slot| slot.job == job.0 && slot.worker != 0)
+        self.worker(job) != 0
     }
 
     /// Nobody will ask for this job any more.

@@ -8,29 +8,30 @@ use core::ffi::CStr;
 use core::{ptr, slice};
 
 use agent_core::guest::Errno;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::event::PollFlags;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, OFlags, major, minor, statat};
 use rustix::io::read;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use crate::sys::{self, OfFileSystem};
-use crate::text::decimal;
+use crate::text::{cut, decimal};
 
-/// Bytes of a mount table, and of a path of it behind that, and as many again for visitors. The kernel allows 100,000 mounts, and memory is taken when
-/// it is touched. Beyond: an error.
+/// Bytes of a mount table. The kernel allows 100,000 mounts, and memory is taken when it is touched. Beyond: an error.
 const SIZE: usize = 32 * 1024 * 1024;
-const PATH_SIZE: usize = 8 * 1024;
+
+/// Bytes between what has been found and the table that it is found in: more than a mount takes.
+const GAP: usize = 8 * 1024;
 
 /// A mount of a block device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mount<'m> {
+    /// `major:minor` of the device.
+    pub device: &'m [u8],
     /// Where it is mounted.
     pub point: &'m CStr,
     /// The type of its file system.
     pub kind: &'m [u8],
-    /// `major:minor` of the device.
-    pub device: &'m [u8],
 }
 
 /// Why a file system did not do what it was asked for.
@@ -42,7 +43,7 @@ pub enum Refusal {
     Failed(Errno),
 }
 
-impl Mount<'_> {
+impl<'m> Mount<'m> {
     /// Asks its file system for something.
     #[inline(never)]
     pub fn ask(&self, what: OfFileSystem, range: &mut [u64; 3]) -> Result<(), Refusal> {
@@ -50,165 +51,182 @@ impl Mount<'_> {
         let folder = folder.map_err(|error| Refusal::NotOpened(sys::errno(error)))?;
         sys::ask_file_system(&folder, what, range).map_err(|error| Refusal::Failed(sys::errno(error)))
     }
+
+    /// Does it lie in a file of another file system? The number is that of loop devices.
+    fn is_image(&self) -> bool {
+        self.device.starts_with(b"7:")
+    }
+
+    /// Takes the first of these records: three strings.
+    #[inline(never)]
+    fn take(records: &mut &'m [u8]) -> Self {
+        let device = cut(records, 0);
+        let point = CStr::from_bytes_until_nul(records).unwrap_or_default();
+        cut(records, 0);
+        Mount { device, point, kind: cut(records, 0) }
+    }
 }
 
 /// Which mount comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// The one that was mounted first.
-    Mounted,
     /// The one that was mounted last.
     Reverse,
+    /// The same, but what lies in an image before all else: it is written to the file system with the image.
+    Freeze,
+    /// The reverse of that.
+    Thaw,
 }
 
-/// The mounts at one time: all of the table, as nothing else gives it in reverse and of one piece.
+/// The mounts at one time, each device once: where it was mounted first.
 pub struct Mounts {
-    root: OwnedFd,
     file: OwnedFd,
-    table: Table,
-}
-
-/// Memory of its own. It is not private, so that what is kept of it is the kernel's until it is looked at again.
-struct Table {
+    /// It is not private, so that what is kept of it is the kernel's until it is looked at again.
     memory: *mut u8,
+    /// Bytes of their records, which stand at the front, and how many there are.
     used: usize,
+    count: usize,
 }
 
 impl Mounts {
-    /// Reads the table below this root.
+    /// Reads the table below this root, a path that ends in `/`.
     #[inline(never)]
-    pub fn read(root: &CStr) -> Result<Self, Errno> {
+    pub fn read(root: &[u8]) -> Result<Self, Errno> {
         Self::load(root).map_err(sys::errno)
     }
 
-    fn load(root: &CStr) -> rustix::io::Result<Self> {
-        let root = sys::open(CWD, root, OFlags::PATH)?;
-        let file = sys::open(root.as_fd(), c"proc/self/mountinfo", OFlags::RDONLY)?;
+    fn load(root: &[u8]) -> rustix::io::Result<Self> {
+        let path = &mut [0; sys::PATH];
+        let file = sys::open(CWD, sys::join(path, &[root, b"proc/self/mountinfo"]), OFlags::RDONLY)?;
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: new memory, which nobody else knows.
         let memory = unsafe { mmap_anonymous(ptr::null_mut(), SIZE, access, MapFlags::SHARED | MapFlags::NORESERVE) }?;
-        let mut table = Table { memory: memory.cast(), used: 0 };
+        let mut mounts = Mounts { file, memory: memory.cast(), used: 0, count: 0 };
+        let mut end = GAP;
         loop {
-            let (_, space) = table.parts();
-            let room = space.len().saturating_sub(2 * PATH_SIZE);
-            let count = read(&file, space.get_mut(..room).unwrap_or_default())?;
-            table.used = table.used.wrapping_add(count);
-            if count == 0 {
-                return if room == 0 { Err(rustix::io::Errno::NOMEM) } else { Ok(Mounts { root, file, table }) };
+            let room = memory_of(&mut mounts.memory).get_mut(end..).unwrap_or_default();
+            if room.is_empty() {
+                return Err(rustix::io::Errno::NOMEM);
+            }
+            match read(&mounts.file, room)? {
+                0 => break,
+                count => end = end.wrapping_add(count),
             }
         }
+        mounts.find(root, end);
+        Ok(mounts)
     }
 
     /// Has something been mounted or unmounted since? (proc_pid_mounts(5))
     pub fn are_stale(&self) -> bool {
-        let mut files = [PollFd::new(&self.file, PollFlags::PRI)];
-        let _ = poll(&mut files, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-        let [file] = files;
-        !file.revents().is_empty()
+        !sys::events(self.file.as_fd(), PollFlags::PRI).is_empty()
     }
 
-    /// Visits each file system on a block device, where it is mounted first if it is mounted several times. The root goes
-    /// with it, and some space.
+    /// Makes records of the lines up to this end.
     #[inline(never)]
-    pub fn walk(&mut self, order: Order, visit: &mut dyn FnMut(BorrowedFd<'_>, &Mount<'_>, &mut [u8])) {
-        let root = self.root.as_fd();
-        let (text, space) = self.table.parts();
-        let (path, space) = space.split_at_mut_checked(PATH_SIZE).unwrap_or_default();
-        let mut rest = &*text;
-        while let Some((before, line)) = take_line(text, &mut rest, order) {
+    fn find(&mut self, root: &[u8], end: usize) {
+        let (mut used, mut count, mut at) = (0, 0_usize, GAP);
+        while let Some((records, text)) =
+            memory_of(&mut self.memory).get_mut(..end).and_then(|all| all.split_at_mut_checked(at))
+            && !text.is_empty()
+        {
             // 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
-            let (number, point) = (word(line, 2), word(line, 4));
-            let dash = line.windows(3).position(|part| part == b" - ").unwrap_or(line.len());
-            let behind = line.get(dash..).unwrap_or_default();
-            let (kind, source) = (word(behind, 2), word(behind, 3));
-            let mut name = [0; sys::PATH];
-            let mut device = number;
-            if number.starts_with(b"0:") {
+            let mut rest = &*text;
+            let mut line = cut(&mut rest, b'\n');
+            at = end.wrapping_sub(rest.len());
+            let line = &mut line;
+            cut(line, b' ');
+            cut(line, b' ');
+            let mut device = cut(line, b' ');
+            cut(line, b' ');
+            let point = cut(line, b' ');
+            while !matches!(cut(line, b' '), b"-" | b"") {}
+            let kind = cut(line, b' ');
+            let name = &mut [0; sys::PATH];
+            if device.starts_with(b"0:") {
                 if kind != b"btrfs" {
                     continue;
                 }
                 // It has no number of its own there, as it may lie on several.
-                device = device_at(root, unescape(source, path), &mut name);
+                device = device_at(root, cut(line, b' '), name);
             }
             let mut known = kind.is_empty() || device.is_empty();
-            let mut earlier = before;
-            while !known && let Some((_, line)) = take_line(before, &mut earlier, Order::Mounted) {
-                known = word(line, 2) == number;
+            let mut others = records.get(..used).unwrap_or_default();
+            while !known && !others.is_empty() {
+                known = Mount::take(&mut others).device == device;
             }
             if !known {
-                visit(root, &Mount { point: unescape(point, path), kind, device }, space);
+                used = unescape(device, records, used);
+                used = unescape(point, records, used);
+                used = unescape(kind, records, used);
+                count = count.wrapping_add(1);
+            }
+        }
+        (self.used, self.count) = (used, count);
+    }
+
+    /// Visits each of them.
+    #[inline(never)]
+    pub fn walk(&mut self, order: Order, visit: &mut dyn FnMut(&Mount<'_>)) {
+        let (used, count) = (self.used, self.count);
+        let all = memory_of(&mut self.memory).get(..used).unwrap_or_default();
+        // Twice over all, because of the images: one time those, the other time the others.
+        for step in 0..count.wrapping_mul(2) {
+            let place =
+                if order == Order::Thaw { step } else { count.wrapping_mul(2).wrapping_sub(step).wrapping_sub(1) };
+            let second = place >= count;
+            let mut rest = all;
+            let mut mount = Mount::take(&mut rest);
+            for _ in 0..if second { place.wrapping_sub(count) } else { place } {
+                mount = Mount::take(&mut rest);
+            }
+            if second == (order == Order::Reverse || mount.is_image()) {
+                visit(&mount);
             }
         }
     }
 }
 
-impl Table {
-    /// The text, and the memory behind it.
-    #[inline(never)]
-    fn parts(&mut self) -> (&mut [u8], &mut [u8]) {
-        // SAFETY: it is mapped with this size, and borrowed like the table.
-        let all = unsafe { slice::from_raw_parts_mut(self.memory, SIZE) };
-        all.split_at_mut_checked(self.used).unwrap_or_default()
-    }
-}
-
-impl Drop for Table {
+impl Drop for Mounts {
     fn drop(&mut self) {
         // SAFETY: the memory is its own, and references to it borrow it.
         let _ = unsafe { munmap(self.memory.cast(), SIZE) };
     }
 }
 
-/// A word of a line, counted from 0.
-#[inline(never)]
-fn word(line: &[u8], number: usize) -> &[u8] {
-    line.split(|byte| *byte == b' ').nth(number).unwrap_or_default()
+/// The memory at this address. Nobody but [`Mounts`] has one.
+fn memory_of(address: &mut *mut u8) -> &mut [u8] {
+    // SAFETY: it is mapped with this size as long as the mounts are there, and borrowed like their address.
+    unsafe { slice::from_raw_parts_mut(*address, SIZE) }
 }
 
-/// Takes a line off the front or the back, and gives what the text has before it.
+/// Writes a string of the table without its escapes (`\040`), and a NUL, at this place: the place behind it.
 #[inline(never)]
-fn take_line<'t>(text: &'t [u8], rest: &mut &'t [u8], order: Order) -> Option<(&'t [u8], &'t [u8])> {
-    let inside = rest.get(..rest.len().checked_sub(1)?)?;
-    let newline = |byte: &u8| *byte == b'\n';
-    if order == Order::Mounted {
-        let start = text.len().wrapping_sub(rest.len());
-        let line = inside.get(..inside.iter().position(newline).unwrap_or(inside.len()))?;
-        *rest = rest.get(line.len().wrapping_add(1)..)?;
-        return Some((text.get(..start)?, line));
-    }
-    let start = inside.iter().rposition(newline).map_or(0, |newline| newline.wrapping_add(1));
-    let line = inside.get(start..)?;
-    *rest = rest.get(..start)?;
-    Some((rest, line))
-}
-
-/// A string of the table without its escapes (`\040`), in this space.
-#[inline(never)]
-fn unescape<'s>(mut from: &[u8], space: &'s mut [u8]) -> &'s CStr {
-    let mut places = space.iter_mut();
-    while let [first, rest @ ..] = from {
-        let mut byte = *first;
-        from = rest;
-        if byte == b'\\'
-            && let [a, b, c, rest @ ..] = from
-        {
-            byte = a << 6 | (b & 7) << 3 | c & 7;
-            from = rest;
-        }
-        if let Some(place) = places.next() {
+fn unescape(mut from: &[u8], space: &mut [u8], mut at: usize) -> usize {
+    loop {
+        let byte = match from {
+            [] => 0,
+            [b'\\', a, b, c, ..] => a << 6 | (b & 7) << 3 | c & 7,
+            [byte, ..] => *byte,
+        };
+        if let Some(place) = space.get_mut(at) {
             *place = byte;
         }
+        at = at.wrapping_add(1);
+        match from {
+            [] => return at,
+            [b'\\', _, _, _, rest @ ..] | [_, rest @ ..] => from = rest,
+        }
     }
-    if let Some(place) = places.next() {
-        *place = 0;
-    }
-    CStr::from_bytes_until_nul(space).unwrap_or_default()
 }
 
 /// The number of the block device at this path; nothing if there is none.
 #[inline(never)]
-fn device_at<'n>(root: BorrowedFd<'_>, path: &CStr, name: &'n mut [u8; sys::PATH]) -> &'n [u8] {
-    match statat(root, sys::tail(path, 1), AtFlags::empty()) {
+fn device_at<'n>(root: &[u8], path: &[u8], name: &'n mut [u8; sys::PATH]) -> &'n [u8] {
+    let mut space = [0; sys::PATH];
+    unescape(path, &mut space, 0);
+    let path = CStr::from_bytes_until_nul(&space).unwrap_or_default().to_bytes();
+    match statat(CWD, sys::join(name, &[root, path]), AtFlags::empty()) {
         Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::BlockDevice => {
             let (mut first, mut second) = ([0; 20], [0; 20]);
             let first = decimal(u64::from(major(found.st_rdev)), 1, &mut first);
@@ -232,20 +250,24 @@ mod tests {
         let root = std::env::temp_dir().join(format!("nanoga-mounts-{name}-{}", std::process::id()));
         fs::create_dir_all(root.join("proc/self")).unwrap();
         fs::write(root.join("proc/self/mountinfo"), table).unwrap();
-        let path = std::ffi::CString::new(root.to_str().unwrap()).unwrap();
-        let mut mounts = Mounts::read(&path).unwrap();
-        let [forward, mut backward] = [Order::Mounted, Order::Reverse].map(|order| {
+        let mut mounts = Mounts::read(format!("{}/", root.display()).as_bytes()).unwrap();
+        let [thawed, mut frozen, mut all] = [Order::Thaw, Order::Freeze, Order::Reverse].map(|order| {
             let mut all = Vec::new();
-            mounts.walk(order, &mut |_, mount, _| {
+            mounts.walk(order, &mut |mount| {
                 let texts = [mount.point.to_bytes(), mount.kind, mount.device];
                 all.push(texts.map(|text| str::from_utf8(text).unwrap().to_string()));
             });
             all
         });
         fs::remove_dir_all(root).unwrap();
-        backward.reverse();
-        assert_eq!(forward, backward);
-        forward
+        frozen.reverse();
+        assert_eq!(thawed, frozen);
+        all.reverse();
+        // Sorting keeps what is alike in its order.
+        let mut want = all.clone();
+        want.sort_by_key(|[.., device]| device.starts_with("7:"));
+        assert_eq!(thawed, want);
+        all
     }
 
     #[test]
@@ -283,26 +305,26 @@ mod tests {
     #[test]
     fn a_table_may_be_of_any_length() {
         let mut table = String::new();
-        for number in 0..3000 {
+        for number in 0..2000 {
             table +=
                 &format!("{number} 27 0:{number} / /container/{number} rw - overlay overlay rw,lowerdir=/some/where\n");
-            table += &format!("{number} 27 8:{} / /disk/{number} rw - ext4 /dev/sda rw\n", number % 1000);
+            table += &format!("{number} 27 8:{} / /disk/{number} rw - ext4 /dev/sda rw\n", number % 200);
         }
         let found = mounts("long", &table);
-        assert_eq!(found.len(), 1000);
-        assert_eq!(found[999], ["/disk/999", "ext4", "8:999"]);
+        assert_eq!(found.len(), 200);
+        assert_eq!(found[199], ["/disk/199", "ext4", "8:199"]);
     }
 
     #[test]
     fn a_btrfs_has_the_number_of_a_device_it_lies_on() {
         let mut name = [0; sys::PATH];
-        assert_eq!(device_at(CWD, c"//dev/null", &mut name), b"", "no block device");
-        assert_eq!(device_at(CWD, c"//dev/missing", &mut name), b"");
+        assert_eq!(device_at(b"/", b"/dev/null", &mut name), b"", "no block device");
+        assert_eq!(device_at(b"/", b"/dev/missing", &mut name), b"");
     }
 
     #[test]
     fn without_a_table_it_is_an_error() {
-        assert_eq!(Mounts::read(c"/dev").err(), Some(Errno(2)));
-        assert_eq!(Mounts::read(c"/dev/null").err(), Some(Errno(20)));
+        assert_eq!(Mounts::read(b"/dev/").err(), Some(Errno(2)));
+        assert_eq!(Mounts::read(b"/dev/null/").err(), Some(Errno(20)));
     }
 }

@@ -25,10 +25,10 @@ const NOT_OPENED: u64 = 2 << 32;
 
 impl Trim for LinuxGuest {
     fn trim(&mut self, minimum: u64) -> Result<Job, Errno> {
-        let root = self.root;
+        let root = self.root.to_bytes();
         self.jobs.start_telling(&mut |file| match Mounts::read(root) {
             Ok(mut mounts) => {
-                mounts.walk(Order::Reverse, &mut |_, mount, _| trim(mount, minimum, file));
+                mounts.walk(Order::Reverse, &mut |mount| trim(mount, minimum, file));
                 0
             }
             Err(Errno(error)) => Report::from(error),

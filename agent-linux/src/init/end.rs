@@ -70,11 +70,11 @@ fn wait_for_all(limit_ms: u64) {
 /// Writes what is not yet on disk, and closes the file systems on disks.
 fn settle() {
     sync();
-    let Ok(mut mounts) = Mounts::read(c"/") else {
+    let Ok(mut mounts) = Mounts::read(b"/") else {
         return;
     };
     // What was mounted last first: it may lie in a file on what was mounted before.
-    mounts.walk(Order::Reverse, &mut |_, mount, _| {
+    mounts.walk(Order::Reverse, &mut |mount| {
         let _ = calls::mount(c"", mount.point, MS_REMOUNT | MS_RDONLY, c"");
         let _ = calls::unmount(mount.point);
     });

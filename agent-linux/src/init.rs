@@ -26,6 +26,7 @@ use rustix::process::getpid;
 
 use crate::channel::NEVER;
 use crate::log::{say, why};
+use crate::memory;
 use crate::options::{Name, Options};
 use crate::sys::{self, SignalSet, Strings};
 
@@ -124,6 +125,7 @@ pub fn bring_up(
     {
         failed(name, error);
     }
+    memory::give_back(scratch);
     if init.program.program().is_empty() {
         init.start_ms = NEVER;
     }

@@ -41,7 +41,7 @@ pub mod sys;
 mod testing;
 pub mod text;
 
-use core::mem::{ManuallyDrop, MaybeUninit};
+use core::mem::ManuallyDrop;
 
 use agent_core::Agent;
 use agent_core::guest::Errno;
@@ -67,16 +67,13 @@ pub struct Small {
     channels: Vec<Channel, CHANNELS>,
     /// How it shall run.
     options: Options,
-    /// The agent at work: on the stack, below all that follows, it would take another page.
-    agent: MaybeUninit<Agent<LinuxGuest>>,
     /// Most of it is never touched, so it stands last: a page less.
     tables: Tables,
 }
 
 impl Small {
     /// Nothing yet.
-    pub const NONE: Self =
-        Small { channels: Vec::new(), options: Options::NONE, agent: MaybeUninit::uninit(), tables: Tables::NONE };
+    pub const NONE: Self = Small { channels: Vec::new(), options: Options::NONE, tables: Tables::NONE };
 }
 
 /// The text of `--version`.
@@ -91,14 +88,14 @@ pub fn run(
 ) -> u8 {
     sys::keep_standard_descriptors();
     let All { config, memory } = memory;
-    let Small { channels, options, agent, tables } = small;
+    let Small { channels, options, tables } = small;
     if init::is_first() {
         // An agent that handed that over to another init is an ordinary one from here on.
         let init = init::bring_up(environment, &mut config.0, memory.scratch(), options);
-        return u8::from(serve(options, environment, memory, channels, agent, tables, init).is_err());
+        return u8::from(serve(options, environment, memory, channels, tables, init).is_err());
     }
     let done = match read(arguments, environment, &mut config.0, options) {
-        Ok(Action::Go) => serve(options, environment, memory, channels, agent, tables, None),
+        Ok(Action::Go) => serve(options, environment, memory, channels, tables, None),
         Ok(Action::Print(what)) => {
             print(what, options);
             Ok(())
@@ -158,7 +155,6 @@ fn serve(
     environment: Strings<'static>,
     memory: &'static mut Memory,
     channels: &'static mut Vec<Channel, CHANNELS>,
-    agent: &'static mut MaybeUninit<Agent<LinuxGuest>>,
     tables: &'static mut Tables,
     init: Option<Init>,
 ) -> Result<(), Failed> {
@@ -197,9 +193,8 @@ fn serve(
     if let Some(log) = log {
         log::turn_to(ManuallyDrop::into_inner(log));
     }
-    // The process ends with it: nothing needs to be closed, so it is never dropped.
-    let guest = LinuxGuest::new(&mut memory.network, tables, environment, options);
-    let agent = agent.write(Agent::new(guest));
+    // The process ends with it: nothing needs to be closed.
+    let mut agent = ManuallyDrop::new(Agent::new(LinuxGuest::new(&mut memory.network, tables, environment, options)));
     if FULL {
         agent.restrict(&|command| options.allows(command));
     }
@@ -215,7 +210,7 @@ fn serve(
     agent.guest.init = init;
     let mut end;
     loop {
-        end = event_loop::run(agent, channels).map_err(|(what, error)| failure(what, error));
+        end = event_loop::run(&mut agent, channels).map_err(|(what, error)| failure(what, error));
         if end.is_ok() || agent.guest.init.is_none() {
             break;
         }

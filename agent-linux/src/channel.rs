@@ -266,7 +266,8 @@ impl Channel {
             self.deadline_ms = NEVER;
         } else if self.host == Host::Present {
             let answered = self.unread.0 == self.unread.1 && self.session.idle_memory().is_some();
-            if !answered && !self.session.is_parked() {
+            let may_sleep = self.session.is_parked() && agent.guest.is_suspending();
+            if !(answered || may_sleep) {
                 return self.dismiss(agent);
             }
             // The guest may be about to wake up. Or the next host has come, of whom the port does not know yet: what

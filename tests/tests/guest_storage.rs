@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nanoga_tests::client::{Client, error_text};
+use nanoga_tests::find_program;
 use nanoga_tests::guest::Guest;
 use nanoga_tests::qemu::{Board, Bus, Disk, Machine};
 use serde_json::{Value, json};
@@ -57,8 +58,12 @@ fn expect_frozen(guest: &mut Guest, folder: &str) {
 
 /// Whatever waited has come to its end, and all file systems can be written to.
 fn expect_thawed(guest: &mut Guest) {
-    let write = "for folder in /a /b /loop; do timeout 20 sh -c \"echo y >$folder/now && sync -f $folder/now\" || echo $folder; done";
-    assert_eq!(guest.sh(write).unwrap(), "");
+    expect_thawed_at(guest, "/a /b /loop");
+}
+
+fn expect_thawed_at(guest: &mut Guest, folders: &str) {
+    let write = "for folder in FOLDERS; do timeout 20 sh -c \"echo y >$folder/now && sync -f $folder/now\" || echo $folder; done";
+    assert_eq!(guest.sh(&write.replace("FOLDERS", folders)).unwrap(), "");
 }
 
 fn status(host: &mut Client) -> Value {
@@ -233,20 +238,53 @@ fn a_freeze_that_hangs_can_be_thawed_by_another_host() {
     expect_thawed(&mut guest);
 }
 
+/// As Proxmox VE does it, which has one channel and a connection for each command: it gives up waiting for the freeze,
+/// and asks at once, or later, what became of it.
+#[test]
+fn a_host_that_gave_up_waiting_for_a_freeze_is_answered_when_it_comes_back() {
+    let dir = TempDir::new().unwrap();
+    let (mut guest, mut host) = one_disk(dir.path(), "-F/tmp/hook");
+    guest.sh("printf '#!/bin/sh\\n[ $1 = thaw ] || sleep 1000\\n' >/tmp/hook; chmod +x /tmp/hook").unwrap();
+    for pause_ms in [1000, 20] {
+        host.send(r#"{"execute": "guest-fsfreeze-freeze"}"#).unwrap();
+        host.expect_silence(Duration::from_millis(500)).unwrap();
+        for _ in 0..2 {
+            drop(host);
+            std::thread::sleep(Duration::from_millis(pause_ms));
+            host = guest.host("qga0").unwrap();
+            host.patience = Duration::from_secs(5);
+            assert_eq!(status(&mut host), "frozen", "after {pause_ms} ms");
+        }
+        assert_eq!(host.ask("guest-fsfreeze-thaw").unwrap(), 0);
+        assert_eq!(status(&mut host), "thawed");
+        // Nothing of the freeze goes on behind the thaw.
+        guest.sh("! pgrep hook").unwrap();
+    }
+    expect_thawed_at(&mut guest, "/b");
+}
+
 /// The same guest, with an agent that two hosts talk to.
 fn two_hosts(dir: &Path, args: &str) -> (Guest, Client, Client) {
-    let mut machine = Machine::new(Board::Pc);
-    machine.isa = true;
-    machine.extras.modules = vec!["ext4", "loop"];
-    machine.disks = vec![Disk { bus: Bus::VirtioBlk, image: ext4(&dir.join("b"), "16M", None), serial: "b" }];
-    let mut guest = Guest::boot(&machine).unwrap();
-    guest.sh("mkdir /a /b /loop && mount -t ext4 /dev/vda /b").unwrap();
-    guest.start_agent(args).unwrap();
-    let mut host = guest.host("qga0").unwrap();
-    host.patience = PATIENCE;
+    let (mut guest, host) = one_disk(dir, args);
     let mut other = guest.host("isa").unwrap();
     other.patience = PATIENCE;
     (guest, host, other)
+}
+
+/// A guest with a file system at `/b`, on a disk that can be held, and a serial line.
+fn one_disk(dir: &Path, args: &str) -> (Guest, Client) {
+    let mut machine = Machine::new(Board::Pc);
+    machine.isa = true;
+    machine.extras.modules = vec!["ext4", "dm_mod"];
+    machine.extras.programs = vec![find_program("dmsetup").unwrap()];
+    machine.disks = vec![Disk { bus: Bus::VirtioBlk, image: ext4(&dir.join("b"), "16M", None), serial: "b" }];
+    let mut guest = Guest::boot(&machine).unwrap();
+    guest.sh("echo 0 32768 linear /dev/vda 0 | dmsetup create --noudevsync disk").unwrap();
+    guest.sh("mkdir /a /b /loop && mount -t ext4 /dev/dm-0 /b").unwrap();
+    guest.start_agent(args).unwrap();
+    let mut host = guest.host("qga0").unwrap();
+    host.patience = PATIENCE;
+    (guest, host)
 }
 
 #[test]
@@ -309,4 +347,21 @@ fn a_trim_gives_blocks_back_and_says_how_many() {
         let error = one["error"].as_str().unwrap_or_default();
         assert!(one["trimmed"] == 0 || error == "failed to trim: Invalid argument", "{one}");
     }
+}
+
+/// The disk is held, so the trim lasts until it goes on.
+#[test]
+fn other_hosts_are_answered_during_a_trim() {
+    let dir = TempDir::new().unwrap();
+    let (mut guest, mut host, mut other) = two_hosts(dir.path(), "-m virtio-serial -m isa-serial -p /dev/ttyS1");
+    guest.sh("dmsetup suspend --nolockfs --noflush --noudevsync disk").unwrap();
+    host.send(r#"{"execute": "guest-fstrim", "id": "trim"}"#).unwrap();
+    host.expect_silence(Duration::from_millis(500)).unwrap();
+    for _ in 0..3 {
+        assert_eq!(other.ask("guest-ping").unwrap(), json!({}));
+    }
+    host.expect_silence(Duration::from_millis(100)).unwrap();
+    guest.sh("dmsetup resume --noudevsync disk").unwrap();
+    let ended = host.reply().unwrap();
+    assert_eq!((&ended["id"], &ended["return"]["paths"][0]["path"]), (&json!("trim"), &json!("/b")));
 }

@@ -208,7 +208,8 @@ impl Freeze for LinuxGuest {
         }
         // A freeze may be waiting for a file system that it has frozen itself, and then it ends only after a thaw.
         let stopped = self.jobs.worker(freezer.job);
-        if stopped != 0 {
+        // With its hook, which is in its session; it has none of its own when it was just started.
+        if stopped != 0 && !sys::kill(stopped.wrapping_neg(), SIGKILL) {
             sys::kill(stopped, SIGKILL);
         }
         let site = self.site();

@@ -19,10 +19,17 @@ use super::LinuxGuest;
 use super::job::{self, KILLED, NOT_RUN, Report};
 use crate::sys;
 
+impl LinuxGuest {
+    /// Is a host's wish to put it to sleep being carried out, or is it just waking up?
+    pub fn is_suspending(&self) -> bool {
+        self.jobs.is_running(self.last_suspend)
+    }
+}
+
 impl Power for LinuxGuest {
     fn suspend(&mut self, mode: Suspend) -> Result<Job, SuspendError> {
         // Two at a time would restore each other's settings, and the second might sleep where nothing wakes it.
-        if self.jobs.is_running(self.last_suspend) {
+        if self.is_suspending() {
             return Err(SuspendError::Busy);
         }
         let root = self.root;

@@ -33,7 +33,7 @@ pub fn run(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel]) -> Result<()
 
 /// The same. `what` is changed to what could not be waited for.
 fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'static [u8]) -> rustix::io::Result<()> {
-    let handled = if agent.guest.init.is_some() { Init::signals() } else { HANDLED };
+    let handled = if !agent.guest.tables.init.is_empty() { Init::signals() } else { HANDLED };
     sys::block_only(handled.with(kernel::SIGPIPE));
     // Whoever started the agent may ignore it. Then the kernel would tell of no child that has ended.
     sys::default_signal(kernel::SIGCHLD);
@@ -49,12 +49,12 @@ fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'s
         agent.guest.start();
     }
     let mut last = 0;
-    if let Some(devices) = agent.guest.init.as_ref().and_then(Init::devices) {
+    if let Some(devices) = agent.guest.tables.init.first().and_then(Init::devices) {
         epoll::add(&epoll, devices, EventData::new_u64(DEVICES), EventFlags::IN)?;
     }
     loop {
         let mut deadline_ms = agent.guest.deadline_ms();
-        if let Some(init) = &mut agent.guest.init {
+        if let Some(init) = agent.guest.tables.init.first_mut() {
             deadline_ms = deadline_ms.min(init.tick());
             if init.is_ending() {
                 return Ok(());
@@ -82,12 +82,12 @@ fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'s
             } else if FULL && token == EVENTS {
                 agent.guest.take_event();
             } else if token == DEVICES {
-                if let Some(init) = &agent.guest.init {
+                if let Some(init) = agent.guest.tables.init.first() {
                     init.announced();
                 }
             } else if cfg!(feature = "exec") && token != SIGNALS {
                 agent.guest.tables.records.ready(token, flags);
-            } else if is_end(&signals, &mut agent.guest.init) {
+            } else if is_end(&signals, agent.guest.tables.init.first_mut()) {
                 return Ok(());
             } else {
                 agent.guest.reap();
@@ -112,7 +112,7 @@ fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'s
 
 /// Takes a signal; another one says so again. Is it another than SIGCHLD? The first process decides for itself what it
 /// means.
-fn is_end(signals: &OwnedFd, init: &mut Option<Init>) -> bool {
+fn is_end(signals: &OwnedFd, init: Option<&mut Init>) -> bool {
     match (sys::next_signal(signals), init) {
         (Some(signal), None) => signal != kernel::SIGCHLD,
         (Some(signal), Some(init)) => {

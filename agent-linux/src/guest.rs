@@ -26,6 +26,7 @@ pub mod utmp;
 use core::ffi::CStr;
 
 use agent_core::guest::{Guest, Job};
+use heapless::Vec;
 use rustix::fd::OwnedFd;
 
 use disk_address::{Serial, Serials};
@@ -43,25 +44,36 @@ use crate::ready::{self, Ready};
 use crate::state::State;
 use crate::sys::Strings;
 
-/// What commands keep for later ones.
+/// What is kept for later, in static memory. What every agent touches is the head of the records, so they stand first.
 #[repr(C)]
 pub struct Tables {
-    /// The files that hosts have opened.
-    handles: Handles,
     /// The programs that hosts have started.
     pub records: Records,
+    /// The files that hosts have opened.
+    handles: Handles,
+    jobs: Jobs,
+    /// What the disks have told of themselves.
+    serials: Serials,
+    /// What it has to do if it is the first process. An `Option` of it would not be all zeros.
+    pub init: Vec<Init, 1>,
 }
 
 impl Tables {
     /// Nothing is kept.
-    pub const NONE: Self = Self { handles: Handles::NONE, records: Records::NONE };
+    pub const NONE: Self = Self {
+        records: Records::NONE,
+        handles: Handles::NONE,
+        jobs: Jobs::NONE,
+        serials: [Serial::NONE; 8],
+        init: Vec::new(),
+    };
 }
 
 /// The guest this process runs in. What is large stands last, so that the code reaches all else by a short offset.
 #[repr(C)]
 pub struct LinuxGuest {
     buffers: &'static mut Buffers,
-    /// What commands keep for later ones.
+    /// What is kept.
     pub tables: &'static mut Tables,
     /// The last job that was to put the guest to sleep. No job has the number 0.
     last_suspend: Job,
@@ -70,18 +82,14 @@ pub struct LinuxGuest {
     /// How the agent shall run.
     options: &'static Options,
     freezer: Freezer,
-    /// What was mounted when a host asked last, and what its disks told.
+    /// What was mounted when a host asked last.
     mounts: Option<Mounts>,
-    serials: Serials,
     /// Tells of the kernel's events, if they matter.
     events: Option<OwnedFd>,
     /// What outlives the agent.
     pub state: State,
     /// Where `/sys`, `/proc` and `/usr` are.
     root: &'static CStr,
-    jobs: Jobs,
-    /// What it has to do as the first process.
-    pub init: Option<Init>,
 }
 
 impl LinuxGuest {
@@ -92,7 +100,7 @@ impl LinuxGuest {
         environment: Strings<'static>,
         options: &'static Options,
     ) -> Self {
-        let (jobs, last_suspend, state) = (Jobs::NONE, Job(0), State::new(options.state_dir()));
+        let (last_suspend, state) = (Job(0), State::new(options.state_dir()));
         let freezer = Freezer::NEW;
         Self {
             buffers,
@@ -103,11 +111,8 @@ impl LinuxGuest {
             freezer,
             events: None,
             mounts: None,
-            serials: [Serial::NONE; 8],
             state,
             root: c"/",
-            jobs,
-            init: None,
         }
     }
 
@@ -130,17 +135,16 @@ impl LinuxGuest {
 
     /// Starts a worker for whose end nobody waits.
     fn start_worker(&mut self, work: &mut dyn FnMut() -> Report) {
-        if let Ok(job) = self.jobs.start(work) {
-            self.jobs.abandon(job);
+        if let Ok(job) = self.tables.jobs.start(work) {
+            self.tables.jobs.abandon(job);
         }
     }
 
     /// Collects the children that have ended: to be called after SIGCHLD, before jobs are asked for.
     pub fn reap(&mut self) {
-        let Self { tables, jobs, init, .. } = self;
-        let records = &mut tables.records;
+        let Tables { records, jobs, init, .. } = &mut *self.tables;
         jobs.reap(&mut |pid, status| {
-            if let Some(init) = init {
+            if let Some(init) = init.first_mut() {
                 init.ended(pid, status);
             }
             if cfg!(feature = "exec") {
@@ -164,7 +168,7 @@ impl Guest for LinuxGuest {
 
     fn abandon(&mut self, job: Job) {
         if !freeze::ABLE || !self.freezer.owns(job) {
-            self.jobs.abandon(job);
+            self.tables.jobs.abandon(job);
         }
     }
 }

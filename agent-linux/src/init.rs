@@ -19,6 +19,7 @@ mod words;
 use core::ffi::CStr;
 
 use agent_core::guest::ShutdownMode;
+use heapless::Vec;
 use linux_raw_sys::general as kernel;
 use rustix::fd::BorrowedFd;
 use rustix::fs::{AtFlags, CWD, OFlags, statat};
@@ -71,21 +72,22 @@ pub fn is_first() -> bool {
 /// `PROC_PID_INIT_INO` (linux/proc_ns.h).
 const FIRST_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-/// Brings the guest up. Nothing is returned to an agent that another first process was handed over to: it goes on as an
-/// ordinary one. `texts` is kept, `scratch` is lent.
+/// Brings the guest up. Nothing is left in `place` for an agent that another first process was handed over to: it goes on
+/// as an ordinary one. `texts` is kept, `scratch` is lent.
 #[inline(never)]
 pub fn bring_up(
     environment: Strings<'static>,
     texts: &'static mut [u8],
     scratch: &mut [u8],
     options: &mut Options,
-) -> Option<Init> {
+    place: &mut Vec<Init, 1>,
+) {
     mounts::mount(mounts::KERNEL);
     // Its own, and without waiting: a terminal that is stopped must not stop the agent.
     if let Ok(console) = sys::open(CWD, CONSOLE, OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK) {
         calls::make_standard(&console);
     }
-    let mut init = Init {
+    let _ = place.push(Init {
         devices: Devices::listen(),
         program: Arguments::NONE,
         process: 0,
@@ -95,6 +97,9 @@ pub fn bring_up(
         on_exit: 0,
         grace_s: 0,
         ending: None,
+    });
+    let Some(init) = place.first_mut() else {
+        return;
     };
     settings::read(texts, options, &mut init.program);
     init.on_exit = options.on_exit;
@@ -108,7 +113,8 @@ pub fn bring_up(
     if let Some(program) = options.word(Name::Handoff)
         && handoff::hand_off(program, environment)
     {
-        return None;
+        place.clear();
+        return;
     }
 
     let _ = calls::reboot(kernel::LINUX_REBOOT_CMD_CAD_OFF);
@@ -129,7 +135,6 @@ pub fn bring_up(
     if init.program.program().is_empty() {
         init.start_ms = NEVER;
     }
-    Some(init)
 }
 
 impl Init {

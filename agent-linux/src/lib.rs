@@ -53,9 +53,8 @@ use cli::Action;
 use daemon::PidFile;
 use guest::files::DESCRIPTORS;
 use guest::{LinuxGuest, Tables, freeze};
-use init::Init;
 use log::{Failed, fail, why};
-use memory::{All, CHANNELS, Memory};
+use memory::{All, CHANNELS, ChannelMemory, Memory};
 use options::{FULL, Name, Options};
 use sys::Strings;
 
@@ -91,11 +90,11 @@ pub fn run(
     let Small { channels, options, tables } = small;
     if init::is_first() {
         // An agent that handed that over to another init is an ordinary one from here on.
-        let init = init::bring_up(environment, &mut config.0, memory.scratch(), options);
-        return u8::from(serve(options, environment, memory, channels, tables, init).is_err());
+        init::bring_up(environment, &mut config.0, memory.scratch(), options, &mut tables.init);
+        return u8::from(serve(options, environment, memory, channels, tables).is_err());
     }
     let done = match read(arguments, environment, &mut config.0, options) {
-        Ok(Action::Go) => serve(options, environment, memory, channels, tables, None),
+        Ok(Action::Go) => serve(options, environment, memory, channels, tables),
         Ok(Action::Print(what)) => {
             print(what, options);
             Ok(())
@@ -156,8 +155,8 @@ fn serve(
     memory: &'static mut Memory,
     channels: &'static mut Vec<Channel, CHANNELS>,
     tables: &'static mut Tables,
-    init: Option<Init>,
 ) -> Result<(), Failed> {
+    let is_first = !tables.init.is_empty();
     if FULL {
         options.take_passed(environment, u64::from(getpid().as_raw_nonzero().get().unsigned_abs()));
     }
@@ -166,24 +165,18 @@ fn serve(
     let frozen = freeze::ABLE && freeze::was_frozen(options.state_dir());
     // Where something fails from here on the process ends, which closes more than drops would, in fewer bytes.
     let mut log = None;
-    if let Some(path) = options.log_file().filter(|_| !frozen && init.is_none()) {
+    if let Some(path) = options.log_file().filter(|_| !frozen && !is_first) {
         log = Some(ManuallyDrop::new(log::open(path).map_err(|error| failure(path.to_bytes(), sys::errno(error)))?));
     }
     let mut pid_file = None;
-    if options.is_on(Name::Daemonize) && init.is_none() {
+    if options.is_on(Name::Daemonize) && !is_first {
         pid_file = Some(PidFile::take(options.word(Name::Pidfile).unwrap_or_default(), frozen)?);
     }
-    for (place, memory) in options.channels.iter().zip(&mut memory.channels) {
-        let mut channel = ManuallyDrop::new(Channel::new(place, channels.len(), options, memory));
-        if let Err(error) = channel.open()
-            && init.is_none()
-        {
-            if let Some(pid_file) = pid_file {
-                pid_file.remove();
-            }
-            return Err(failure(place.path.to_bytes(), sys::errno(error)));
+    if let Err(failed) = open(options, &mut memory.channels, channels, is_first) {
+        if let Some(pid_file) = pid_file {
+            pid_file.remove();
         }
-        let _ = channels.push(ManuallyDrop::into_inner(channel));
+        return Err(failed);
     }
     if let Some(pid_file) = &pid_file
         && !pid_file.detach().map_err(|error| failure(b"fork", sys::errno(error)))?
@@ -207,11 +200,10 @@ fn serve(
     if frozen {
         agent.guest.start_frozen();
     }
-    agent.guest.init = init;
     let mut end;
     loop {
         end = event_loop::run(&mut agent, channels).map_err(|(what, error)| failure(what, error));
-        if end.is_ok() || agent.guest.init.is_none() {
+        if end.is_ok() || !is_first {
             break;
         }
         init::pause();
@@ -219,13 +211,34 @@ fn serve(
     if freeze::ABLE {
         agent.guest.end_freeze();
     }
-    if let Some(init) = &agent.guest.init {
+    if let Some(init) = agent.guest.tables.init.first() {
         init.end();
     }
     if let Some(pid_file) = pid_file {
         pid_file.remove();
     }
     end
+}
+
+/// Opens the channels. One that the first process cannot open is waited for. A function of its own, whose part of the
+/// stack is free again when the agent serves.
+#[inline(never)]
+fn open(
+    options: &Options,
+    memory: &'static mut [ChannelMemory],
+    channels: &mut Vec<Channel, CHANNELS>,
+    is_first: bool,
+) -> Result<(), Failed> {
+    for (place, memory) in options.channels.iter().zip(memory) {
+        let mut channel = ManuallyDrop::new(Channel::new(place, channels.len(), options, memory));
+        if let Err(error) = channel.open()
+            && !is_first
+        {
+            return Err(failure(place.path.to_bytes(), sys::errno(error)));
+        }
+        let _ = channels.push(ManuallyDrop::into_inner(channel));
+    }
+    Ok(())
 }
 
 fn failure(what: &[u8], error: Errno) -> Failed {

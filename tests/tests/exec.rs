@@ -14,6 +14,9 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// KiB of private memory: 32 as ever, and a page each for the records of programs and a deeper stack.
+const BUSY_KIB: u64 = 40;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An agent and one host of it.
@@ -307,7 +310,7 @@ fn input_data_is_read_to_its_end() {
         json!({ "exited": true, "exitcode": 0 })
     );
     let status = pair.agent.settle().unwrap();
-    assert!(status.rss_anon_kib <= 32, "{status:?}");
+    assert!(status.rss_anon_kib <= BUSY_KIB, "{status:?}");
 }
 
 #[test]
@@ -382,7 +385,7 @@ fn nothing_is_left_of_programs_that_have_ended() {
     let status = pair.agent.settle().unwrap();
     assert_eq!(descriptors(pair.agent.pid()), before);
     assert_eq!(children(pair.agent.pid()), [] as [i64; 0]);
-    assert!(status.rss_anon_kib <= 32, "{status:?}");
+    assert!(status.rss_anon_kib <= BUSY_KIB, "{status:?}");
 }
 
 #[test]
@@ -503,7 +506,7 @@ fn a_program_that_writes_without_end_is_cut_and_holds_nobody_up() {
         assert_eq!(out.len(), 16 << 20);
     }
     let after = pair.agent.settle().unwrap();
-    assert!(after.rss_anon_kib <= 32, "{before:?}, {after:?}");
+    assert!(after.rss_anon_kib <= BUSY_KIB, "{before:?}, {after:?}");
 }
 
 #[test]

@@ -16,6 +16,9 @@ use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// KiB of private memory: 32 as ever, and a page each for the table of handles and a deeper stack.
+const BUSY_KIB: u64 = 40;
+
 /// An agent and one host of it.
 struct Pair {
     agent: Agent,
@@ -263,7 +266,7 @@ fn many_files(mut pair: Pair) {
     for handle in &handles[2..] {
         pair.done("close", json!({ "handle": handle }));
     }
-    assert!(pair.agent.settle().unwrap().rss_anon_kib <= 32);
+    assert!(pair.agent.settle().unwrap().rss_anon_kib <= BUSY_KIB);
 }
 
 #[test]
@@ -318,7 +321,7 @@ fn a_large_file_goes_out_in_one_reply_and_leaves_no_memory_behind() {
     assert!(pair.read(handle, 48 << 20) == (bytes, true));
     pair.done("close", json!({ "handle": handle }));
     let status = pair.agent.settle().unwrap();
-    assert!(status.rss_anon_kib <= 32, "{status:?}");
+    assert!(status.rss_anon_kib <= BUSY_KIB, "{status:?}");
 }
 
 /// Open, seek, read in pieces of 1 MiB until `eof`, close; open `wb`, write at most 60 KiB, close: each command on a

@@ -80,7 +80,6 @@ fn it_brings_the_guest_up() {
     // Nothing happens when nothing happens.
     assert_eq!(guest.wakeups_in_five_seconds(1).unwrap(), 0);
     let status = guest.status(1).unwrap();
-    eprintln!("first process: {} KiB of private memory", status.rss_anon_kib);
     assert!(status.rss_anon_kib <= 48, "{status:?}");
 }
 

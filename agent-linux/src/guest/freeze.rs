@@ -146,7 +146,7 @@ impl LinuxGuest {
     #[inline(never)]
     pub(super) fn settle(&mut self) {
         let freezer = &mut self.freezer;
-        if let Poll::Ready((report, file)) = self.jobs.take(freezer.job) {
+        if let Poll::Ready((report, file)) = self.tables.jobs.take(freezer.job) {
             (freezer.report, freezer.file) = (Some(report), Some(file));
             let ended = if freezer.thaws {
                 // Otherwise all is as it was, and the next attempt may succeed.
@@ -182,9 +182,9 @@ impl LinuxGuest {
 
     /// Goes on with this job.
     fn begin(&mut self, work: &mut dyn FnMut(&OwnedFd) -> Report, thaws: bool) -> Result<Job, FreezeError> {
-        let job = self.jobs.start_telling(work).map_err(FreezeError::Job)?;
+        let job = self.tables.jobs.start_telling(work).map_err(FreezeError::Job)?;
         let freezer = &mut self.freezer;
-        self.jobs.abandon(freezer.job);
+        self.tables.jobs.abandon(freezer.job);
         (freezer.job, freezer.thaws, freezer.report) = (job, thaws, None);
         Ok(job)
     }
@@ -207,7 +207,7 @@ impl Freeze for LinuxGuest {
             return Ok(freezer.job);
         }
         // A freeze may be waiting for a file system that it has frozen itself, and then it ends only after a thaw.
-        let stopped = self.jobs.worker(freezer.job);
+        let stopped = self.tables.jobs.worker(freezer.job);
         // With its hook, which is in its session; it has none of its own when it was just started.
         if stopped != 0 && !sys::kill(stopped.wrapping_neg(), SIGKILL) {
             sys::kill(stopped, SIGKILL);

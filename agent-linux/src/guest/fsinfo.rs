@@ -18,7 +18,7 @@ impl FileSystems for LinuxGuest {
             self.mounts = Some(Mounts::read(root)?);
         }
         if let Some(mounts) = &mut self.mounts {
-            let (space, serials) = (&mut self.buffers.0, &mut self.serials);
+            let (space, serials) = (&mut self.buffers.0, &mut self.tables.serials);
             let mut search = Search { root, space, serials, depth: 0, each };
             mounts.walk(Order::Reverse, &mut |mount| file_system(mount, &mut search));
         }

@@ -22,7 +22,7 @@ use crate::sys;
 impl LinuxGuest {
     /// Is a host's wish to put it to sleep being carried out, or is it just waking up?
     pub fn is_suspending(&self) -> bool {
-        self.jobs.is_running(self.last_suspend)
+        self.tables.jobs.is_running(self.last_suspend)
     }
 }
 
@@ -35,12 +35,12 @@ impl Power for LinuxGuest {
         let root = self.root;
         // Below, every path is relative.
         let mut work = || if chdir(root).is_ok() { suspend(&mut Linux, mode) } else { UNSUPPORTED };
-        self.last_suspend = self.jobs.start(&mut work).map_err(SuspendError::Job)?;
+        self.last_suspend = self.tables.jobs.start(&mut work).map_err(SuspendError::Job)?;
         Ok(self.last_suspend)
     }
 
     fn suspended(&mut self, job: Job) -> Poll<Result<(), SuspendError>> {
-        self.jobs.poll(job).map(meaning)
+        self.tables.jobs.poll(job).map(meaning)
     }
 }
 

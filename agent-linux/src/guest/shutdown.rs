@@ -25,17 +25,17 @@ impl Shutdown for LinuxGuest {
             ShutdownMode::Halt => &HALT,
             ShutdownMode::Reboot => &REBOOT,
         };
-        if let Some(init) = &mut self.init {
+        if let Some(init) = self.tables.init.first_mut() {
             // It ends before anybody could ask for this job, of which there is none.
             init.begin_end(mode);
             return Ok(Job(0));
         }
         let is_init = getpid() == Pid::INIT;
-        self.jobs.start(&mut || end(way, is_init))
+        self.tables.jobs.start(&mut || end(way, is_init))
     }
 
     fn shutting_down(&mut self, job: Job) -> Poll<Result<(), ShutdownError>> {
-        self.jobs.poll(job).map(|report| match report.to_le_bytes() {
+        self.tables.jobs.poll(job).map(|report| match report.to_le_bytes() {
             [0, 0, 0, 0] => Ok(()),
             [status, 0, 0, 0] => Err(ShutdownError::Helper(status)),
             _ if report == KILLED => Err(ShutdownError::Kernel(sys::errno_of(errno::ECANCELED))),

@@ -26,7 +26,7 @@ const NOT_OPENED: u64 = 2 << 32;
 impl Trim for LinuxGuest {
     fn trim(&mut self, minimum: u64) -> Result<Job, Errno> {
         let root = self.root.to_bytes();
-        self.jobs.start_telling(&mut |file| match Mounts::read(root) {
+        self.tables.jobs.start_telling(&mut |file| match Mounts::read(root) {
             Ok(mut mounts) => {
                 mounts.walk(Order::Reverse, &mut |mount| trim(mount, minimum, file));
                 0
@@ -36,7 +36,7 @@ impl Trim for LinuxGuest {
     }
 
     fn trimmed(&mut self, job: Job, each: &mut dyn FnMut(&[u8], Trimmed)) -> Poll<Result<(), Errno>> {
-        self.jobs.take(job).map(|(report, file)| match report {
+        self.tables.jobs.take(job).map(|(report, file)| match report {
             0 => {
                 while let Some((point, trimmed)) = record(&file, &mut self.buffers.0) {
                     each(point, trimmed);

@@ -1,6 +1,7 @@
 //! What stands for `init.rs` in an agent that is built without it. Nothing of it is in the file.
 
 use agent_core::guest::ShutdownMode;
+use heapless::Vec;
 use rustix::fd::BorrowedFd;
 
 use crate::options::Options;
@@ -15,9 +16,7 @@ pub fn is_first() -> bool {
 }
 
 /// Nothing is done.
-pub fn bring_up(_: Strings<'static>, _: &'static mut [u8], _: &mut [u8], _: &mut Options) -> Option<Init> {
-    None
-}
+pub fn bring_up(_: Strings<'static>, _: &'static mut [u8], _: &mut [u8], _: &mut Options, _: &mut Vec<Init, 1>) {}
 
 /// Nothing.
 pub fn pause() {}

@@ -43,6 +43,7 @@ impl State {
     }
 
     /// Makes the folder, if it is missing, and warns if nothing can be kept there.
+    #[inline(never)]
     pub fn prepare(&mut self) {
         let path = self.folder.to_bytes();
         for (at, byte) in path.iter().enumerate() {

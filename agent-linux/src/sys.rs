@@ -376,6 +376,7 @@ pub fn events(of: BorrowedFd<'_>, events: PollFlags) -> PollFlags {
 }
 
 /// The next signal that waits in this descriptor, if there is one: `signalfd(2)`.
+#[inline(never)]
 pub fn next_signal(signals: &OwnedFd) -> Option<u32> {
     // struct signalfd_siginfo: its first word is the number of the signal.
     let mut info = MaybeUninit::<[u32; 32]>::uninit();

@@ -54,7 +54,8 @@ impl Absent {
         }
     }
 
-    /// Something happened: looks are worth it for a while.
+    /// Something happened: looks are worth it for a while. Not inlined, for the same reason as the loop's other buffers.
+    #[inline(never)]
     pub(super) fn woken(&mut self) {
         let mut events = [0; 512];
         while matches!(read(&self.watch, &mut events), Ok(1..)) {}

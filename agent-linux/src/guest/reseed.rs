@@ -48,7 +48,9 @@ impl LinuxGuest {
         Ok(())
     }
 
-    /// An event of the kernel is there. Where some were lost, one may have been of a new generation id.
+    /// An event of the kernel is there. Where some were lost, one may have been of a new generation id. Not inlined: its
+    /// buffer would lie under all that the loop calls.
+    #[inline(never)]
     pub fn take_event(&mut self) {
         let mut event = [0; EVENT];
         let Some(events) = &self.events else {

@@ -35,22 +35,36 @@ fn sleep_to_ram_selects_deep_and_restores_what_was_selected() {
 
 #[test]
 fn a_host_that_asks_for_sleep_and_leaves_at_once_is_obeyed() {
-    let (mut guest, mut host, _) = Guest::with_agent(&Machine::new(Board::Pc), "").unwrap();
     // The answer to the ping is for nobody.
     for requests in
         [r#"{"execute": "guest-suspend-ram"}"#, r#"{"execute": "guest-ping"}{"execute": "guest-suspend-ram"}"#]
     {
-        host.send(requests).unwrap();
-        drop(host);
-        guest.qmp.wait_event("SUSPEND", SLEEP).unwrap_or_else(|e| panic!("{requests}: {e:#}"));
-        guest.qmp.execute("system_wakeup", json!({})).unwrap();
-        guest.qmp.wait_event("WAKEUP", SLEEP).unwrap();
-        host = guest.connect("qga0").unwrap();
-        host.patience = SLEEP;
-        assert_eq!(host.sync_delimited().unwrap(), [""; 0]);
-        // The worker, which woke up too, still has to end: one sleep at a time.
-        guest.sh("while pidof nanoga | grep -q ' '; do sleep 0.05; done").unwrap();
+        let mut tries = 0;
+        while !is_obeyed(requests) {
+            tries += 1;
+            assert!(tries < 3, "the guest's kernel broke each time");
+        }
     }
+}
+
+/// Sends this, leaves, and wakes the guest up. False if the guest's kernel broke: the driver of Linux 6.1 trips over its
+/// own feet when it hears that the host has gone while it puts the device to sleep.
+fn is_obeyed(requests: &str) -> bool {
+    let (mut guest, mut host, _) = Guest::with_agent(&Machine::new(Board::Pc), "").unwrap();
+    host.send(requests).unwrap();
+    drop(host);
+    guest.qmp.wait_event("SUSPEND", SLEEP).unwrap_or_else(|e| panic!("{requests}: {e:#}"));
+    guest.qmp.execute("system_wakeup", json!({})).unwrap();
+    guest.qmp.wait_event("WAKEUP", SLEEP).unwrap();
+    let mut host = guest.connect("qga0").unwrap();
+    host.patience = SLEEP;
+    match host.sync_delimited() {
+        Err(_) if guest.console().contains("control_work_handler") => return false,
+        lines => assert_eq!(lines.unwrap(), [""; 0]),
+    }
+    // The worker, which woke up too, still has to end: one sleep at a time.
+    guest.sh("while pidof nanoga | grep -q ' '; do sleep 0.05; done").unwrap();
+    true
 }
 
 /// The second QEMU knows nothing but the disk. What answers in it knows the first half of a request that only the

@@ -1,25 +1,26 @@
 //! A channel: the descriptor of the moment, the session on it, and what happens when the one or the other ends.
 //!
-//! It moves bytes and knows no protocol. It never blocks and never polls: after each event it says what the next one
-//! can be.
+//! It knows no protocol, and leaves the bytes to `channel/transfer.rs`. It never blocks and never polls: after each event
+//! it says what the next one can be.
 
 mod absent;
 mod isa_serial;
+mod transfer;
 mod unix;
 mod virtio_serial;
 pub mod vsock;
 
 use absent::Absent;
 use agent_core::packed;
-use agent_core::{Agent, Fed, Session};
-use rustix::event::PollFlags;
+use agent_core::{Agent, Session};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::io::{Errno, read, write};
+use rustix::io::Errno;
+use transfer::{Effort, is_hung_up};
 
 use crate::guest::LinuxGuest;
 use crate::log::{INFO, say, tell, why};
-use crate::memory::{self, ChannelMemory, INPUT};
+use crate::memory::{ChannelMemory, INPUT};
 use crate::options::{FULL, Method, Name, Options, Peer, Place};
 use crate::spool::Spool;
 use crate::sys;
@@ -31,24 +32,12 @@ pub const NEVER: u64 = u64::MAX;
 /// that is still there after a job, which may have been a sleep.
 const APPEARING_MS: u64 = 200;
 
-/// Reads of what a host has left behind, at most: its port holds less.
-const LEFTOVER_READS: usize = 256;
-
 /// Milliseconds before another try at what just failed.
 const RETRY_MS: u64 = 1_000;
-
-/// Milliseconds between looks for what nothing will announce, with `--retry-path`: as in the reference.
-const BLIND_MS: u64 = 5_000;
 
 /// Milliseconds that a vsock host may leave a reply unread while another one waits. There are devices that do not say
 /// that it has gone.
 const UNREAD_MS: u64 = 5_000;
-
-/// A request, a read or a reply of more bytes than this touched pages that go back afterwards.
-const BULK_BYTES: usize = 4096;
-
-/// What is told of a virtio port whose host has hung up.
-const GONE: &[u8] = packed!("the host has gone");
 
 /// A vsock listener has another host waiting. It might be that the kernel has not heard of the going of the one before:
 /// a machine that was restored from a snapshot may have lost connections without having been told.
@@ -73,27 +62,6 @@ enum Host {
     Appearing,
     /// The port said so. If it hangs up now, this host has gone.
     Present,
-}
-
-/// How far to go in moving bytes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Effort {
-    /// What is there already.
-    Unread,
-    /// What is there, and what one read brings.
-    Read,
-    /// The same, for a host that will not read a reply any more: its last requests are obeyed.
-    Last,
-}
-
-/// What became of moving bytes.
-enum Flow {
-    /// Nothing to do before the next event.
-    Waiting,
-    /// The host will send no more.
-    Ended,
-    /// The descriptor is of no use any more.
-    Lost(Errno),
 }
 
 /// One channel of the agent. What is large stands last, so that the code reaches all else by a short offset.
@@ -311,144 +279,6 @@ impl Channel {
         self.deadline_ms = after_ms(APPEARING_MS);
     }
 
-    /// The host has gone. What has been read of it is obeyed, the rest and all replies are dropped, so that the next one
-    /// finds a clean channel.
-    #[inline(never)]
-    fn dismiss(&mut self, agent: &mut Agent<LinuxGuest>) {
-        let flow = self.transfer(agent, Effort::Last);
-        self.forget(agent);
-        self.host = Host::Gone;
-        self.report(GONE);
-        if let Flow::Lost(_) = flow {
-            return self.end(agent);
-        }
-        let Line::Stream(stream) = &self.line else {
-            return;
-        };
-        for _ in 0..LEFTOVER_READS {
-            // The next one may have come meanwhile, and its bytes are its own.
-            if !is_hung_up(stream.as_fd()) || !matches!(read(stream, &mut self.input[..]), Ok(1..)) {
-                break;
-            }
-        }
-    }
-
-    /// Moves bytes until there is nothing to move, and deals with the end of it.
-    #[inline(never)]
-    fn pump(&mut self, agent: &mut Agent<LinuxGuest>, effort: Effort) {
-        match self.transfer(agent, effort) {
-            Flow::Waiting => {}
-            Flow::Ended if self.place.method == Method::VirtioSerial => {
-                self.forget(agent);
-                if self.host != Host::Gone {
-                    self.report(GONE);
-                }
-                self.host = Host::Gone;
-            }
-            Flow::Ended => self.end(agent),
-            Flow::Lost(error) => {
-                self.report(why(sys::errno(error)));
-                self.end(agent);
-            }
-        }
-        if self.bulk {
-            self.rest();
-        }
-    }
-
-    /// Gives back the memory that it does not need between two requests.
-    #[inline(never)]
-    pub fn rest(&mut self) {
-        if self.unread.0 == self.unread.1
-            && let Some((frame, replies)) = self.session.idle_memory()
-        {
-            memory::give_back(frame);
-            memory::give_back(replies);
-            memory::give_back(&mut self.input[..]);
-            self.bulk = false;
-        }
-    }
-
-    #[inline(never)]
-    fn transfer(&mut self, agent: &mut Agent<LinuxGuest>, effort: Effort) -> Flow {
-        let mut readable = effort != Effort::Unread;
-        let Line::Stream(stream) = &self.line else {
-            return Flow::Waiting;
-        };
-        loop {
-            self.blocked = false;
-            loop {
-                let Ok(pending) = self.session.pending(&mut self.spool) else {
-                    // A part of a reply is lost, so what carries it must end.
-                    return Flow::Lost(Errno::IO);
-                };
-                if pending.is_empty() {
-                    break;
-                }
-                self.bulk |= pending.len() > BULK_BYTES;
-                if effort == Effort::Last {
-                    let dropped = pending.len();
-                    self.session.advance(dropped);
-                    continue;
-                }
-                match write(stream, pending) {
-                    Ok(sent) => {
-                        self.session.advance(sent);
-                        if self.host == Host::Present {
-                            self.deadline_ms = NEVER;
-                        }
-                    }
-                    Err(Errno::INTR) => {}
-                    Err(Errno::AGAIN) => {
-                        self.blocked = true;
-                        return Flow::Waiting;
-                    }
-                    Err(error) => return Flow::Lost(error),
-                }
-            }
-            self.spool.close();
-            let mut unread = self.input.get(self.unread.0..self.unread.1).unwrap_or_default();
-            let fed = self.session.feed(agent, &mut unread, &mut self.spool);
-            self.unread.0 = self.unread.1.wrapping_sub(unread.len());
-            self.bulk |= self.session.take_peak() > BULK_BYTES;
-            match fed {
-                Fed::Reply => continue,
-                Fed::Parked if effort == Effort::Last => {
-                    // The job goes on; nobody waits for its result.
-                    self.session.reset(agent);
-                    continue;
-                }
-                Fed::NeedMore if readable => readable = false,
-                _ => return Flow::Waiting,
-            }
-            let read = read(stream, &mut self.input[..]);
-            match read {
-                Ok(0) => return Flow::Ended,
-                Ok(count) => {
-                    self.unread = (0, count);
-                    if self.host == Host::Gone {
-                        self.host = Host::Appearing;
-                        self.deadline_ms = after_ms(APPEARING_MS);
-                    }
-                    self.bulk |= count > BULK_BYTES;
-                }
-                Err(Errno::AGAIN | Errno::INTR) => return Flow::Waiting,
-                Err(error) => return Flow::Lost(error),
-            }
-        }
-    }
-
-    /// Drops all that belongs to the host of the moment.
-    #[inline(never)]
-    fn forget(&mut self, agent: &mut Agent<LinuxGuest>) {
-        self.bulk |= self.session.take_peak() > BULK_BYTES;
-        self.session.reset(agent);
-        self.spool.close();
-        self.unread = (0, 0);
-        self.blocked = false;
-        self.deadline_ms = NEVER;
-    }
-
     /// Closes the descriptor and waits for the next host, or for the device to come back.
     #[inline(never)]
     fn end(&mut self, agent: &mut Agent<LinuxGuest>) {
@@ -499,51 +329,6 @@ impl Channel {
         }
     }
 
-    /// Sets a watch, then looks whether the device came back before it was set. One that was lost just after it had been
-    /// opened has to wait, or it would be opened and lost without end.
-    pub fn watch_for_device(&mut self) {
-        let soon_ms = self.opened_ms.wrapping_add(RETRY_MS);
-        match Absent::new(self.place.path) {
-            Ok(absent) => {
-                self.change_line(Line::Absent(absent));
-                if soon_ms <= sys::monotonic_ms() {
-                    self.look_for_device();
-                } else {
-                    self.deadline_ms = soon_ms;
-                }
-            }
-            // Without a watch, looking again and again is all that is left.
-            Err(_) => {
-                self.look_for_device();
-                if let Line::Listening = self.line {
-                    self.deadline_ms = after_ms(RETRY_MS);
-                }
-            }
-        }
-    }
-
-    #[inline(never)]
-    fn look_for_device(&mut self) {
-        let opened = open_line(&self.place);
-        match (opened, &mut self.line) {
-            (Ok(opened), _) => {
-                self.take(opened);
-                self.opened_ms = sys::monotonic_ms();
-                self.report(b"opened again");
-            }
-            (Err(error), Line::Absent(absent)) => {
-                if error == Errno::BUSY {
-                    absent.watch_closing(self.place.path);
-                }
-                // Nothing may ever say that something else is no longer in the way.
-                let blind = self.retry && (absent.is_blind() || !matches!(error, Errno::NOENT | Errno::BUSY));
-                let next = absent.next_look().or(blind.then_some(BLIND_MS));
-                self.deadline_ms = next.map_or(NEVER, after_ms);
-            }
-            _ => {}
-        }
-    }
-
     #[inline(never)]
     fn report(&self, what: &[u8]) {
         if self.verbose {
@@ -568,9 +353,4 @@ fn open_line(place: &Place) -> Result<OwnedFd, Errno> {
 /// A deadline.
 pub fn after_ms(delay_ms: u64) -> u64 {
     sys::monotonic_ms().wrapping_add(delay_ms)
-}
-
-/// Does the port say that no host is there?
-fn is_hung_up(port: BorrowedFd<'_>) -> bool {
-    sys::events(port, PollFlags::IN).contains(PollFlags::HUP)
 }

@@ -1,4 +1,6 @@
 //! Waits for a device that is not there, or that another process holds, without looking at it again and again.
+//!
+//! It knows the path, and not what kind of device it is or what comes through it.
 
 use core::ffi::CStr;
 
@@ -6,6 +8,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use rustix::io::{Errno, read};
 
+use super::{Channel, Line, NEVER, RETRY_MS, after_ms, open_line};
 use crate::sys::{self, PATH};
 
 /// Milliseconds to the first look after something happened: nodes appear before they can be opened.
@@ -13,6 +16,9 @@ const FIRST_MS: u64 = 10;
 
 /// No looks beyond this, as long as something will say that it is worth another.
 const LAST_MS: u64 = 3_000;
+
+/// Milliseconds between looks for what nothing will announce, with `--retry-path`: as in the reference.
+const BLIND_MS: u64 = 5_000;
 
 /// A watch on the places where the device may appear: `inotify(7)`.
 pub(super) struct Absent {
@@ -73,5 +79,52 @@ impl Absent {
 impl AsFd for Absent {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.watch.as_fd()
+    }
+}
+
+impl Channel {
+    /// Sets a watch, then looks whether the device came back before it was set. One that was lost just after it had been
+    /// opened has to wait, or it would be opened and lost without end.
+    pub fn watch_for_device(&mut self) {
+        let soon_ms = self.opened_ms.wrapping_add(RETRY_MS);
+        match Absent::new(self.place.path) {
+            Ok(absent) => {
+                self.change_line(Line::Absent(absent));
+                if soon_ms <= sys::monotonic_ms() {
+                    self.look_for_device();
+                } else {
+                    self.deadline_ms = soon_ms;
+                }
+            }
+            // Without a watch, looking again and again is all that is left.
+            Err(_) => {
+                self.look_for_device();
+                if let Line::Listening = self.line {
+                    self.deadline_ms = after_ms(RETRY_MS);
+                }
+            }
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn look_for_device(&mut self) {
+        let opened = open_line(&self.place);
+        match (opened, &mut self.line) {
+            (Ok(opened), _) => {
+                self.take(opened);
+                self.opened_ms = sys::monotonic_ms();
+                self.report(b"opened again");
+            }
+            (Err(error), Line::Absent(absent)) => {
+                if error == Errno::BUSY {
+                    absent.watch_closing(self.place.path);
+                }
+                // Nothing may ever say that something else is no longer in the way.
+                let blind = self.retry && (absent.is_blind() || !matches!(error, Errno::NOENT | Errno::BUSY));
+                let next = absent.next_look().or(blind.then_some(BLIND_MS));
+                self.deadline_ms = next.map_or(NEVER, after_ms);
+            }
+            _ => {}
+        }
     }
 }

@@ -5,121 +5,18 @@
 //!
 //! The output is ASCII, one line a reply. Writing past what the spool takes fails silently until the end, where the
 //! whole reply becomes an error: commands need not look.
+//!
+//! What surrounds the values stands in `envelope.rs`, where the bytes wait in `outbox.rs`.
 
-use embedded_io::{Read, Seek, SeekFrom, Write};
+mod envelope;
+mod outbox;
+
+pub(crate) use outbox::{Outbox, Overflow};
+pub use outbox::{Spool, SpoolLost};
 
 use crate::base64;
-use crate::error::{Error, Fault, errno_text};
-use crate::guest::Errno;
 use crate::packed::unpack;
-use crate::request;
 use crate::text;
-
-/// Where the bytes go that do not fit into a reply buffer: bounded by whoever provides it, which says so by an error.
-pub trait Spool: Read + Write + Seek {
-    /// Bytes that it holds when it is full.
-    fn capacity(&self) -> usize;
-}
-
-/// The spool did not give back what was put into it. A reply that has been sent in part can only be cut off, with
-/// the connection that carries it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpoolLost;
-
-/// A [`Spool`] as the writer sees it: without the error type, and without the formatting machinery that the vtable
-/// of `embedded_io::Write` would bring along.
-pub(crate) trait Overflow {
-    /// Writes all of these bytes at that place; `false` if they do not fit.
-    fn put(&mut self, at: usize, bytes: &[u8]) -> bool;
-
-    /// Bytes that it holds when it is full.
-    fn most(&self) -> usize;
-}
-
-impl<S: Spool> Overflow for S {
-    fn put(&mut self, at: usize, mut bytes: &[u8]) -> bool {
-        if self.seek(start(at)).is_err() {
-            return false;
-        }
-        // Not `write_all`: it panics on a writer that takes nothing.
-        while !bytes.is_empty() {
-            match self.write(bytes) {
-                Ok(taken @ 1..) => bytes = bytes.get(taken..).unwrap_or_default(),
-                _ => return false,
-            }
-        }
-        true
-    }
-
-    fn most(&self) -> usize {
-        self.capacity()
-    }
-}
-
-/// The replies of one channel that have not been sent: some whole ones, and perhaps one in the making. First come
-/// the bytes in the spool, then those in the buffer.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Outbox {
-    /// Bytes in the buffer.
-    len: usize,
-    /// Bytes that went to the spool.
-    spooled: usize,
-    /// Bytes that were taken back from the spool.
-    fetched: usize,
-    /// Bytes that went out, of those in the buffer.
-    sent: usize,
-}
-
-impl Outbox {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0 && self.spooled == 0
-    }
-
-    /// Has another small reply room behind those that wait?
-    pub(crate) fn has_room(&self, buffer: &[u8]) -> bool {
-        self.spooled == 0 && self.len <= buffer.len() / 2
-    }
-
-    /// Starts a reply behind those that wait.
-    pub(crate) fn reply<'o>(&'o mut self, buffer: &'o mut [u8], spool: &'o mut dyn Overflow) -> Reply<'o> {
-        let start = self.spooled.wrapping_add(self.len);
-        Reply { outbox: self, buffer, spool, start, tail: 0, comma: false, failed: false, delimited: false }
-    }
-
-    /// The next bytes to send; none when all has been sent.
-    pub(crate) fn pending<'b, S: Spool>(&mut self, buffer: &'b mut [u8], spool: &mut S) -> Result<&'b [u8], SpoolLost> {
-        if self.spooled > 0 && (self.sent >= self.len || self.fetched == 0) {
-            if self.fetched == 0 {
-                // All that waits goes through the spool, so that its order is kept and the buffer is free to carry it.
-                if !spool.put(self.spooled, buffer.get(..self.len).unwrap_or_default()) {
-                    return Err(SpoolLost);
-                }
-                self.spooled = self.spooled.wrapping_add(self.len);
-            }
-            (self.len, self.sent) = (0, 0);
-            let missing = self.spooled.wrapping_sub(self.fetched);
-            if missing > 0 {
-                let room = missing.min(buffer.len());
-                spool.seek(start(self.fetched)).map_err(|_| SpoolLost)?;
-                self.len = spool.read(buffer.get_mut(..room).unwrap_or_default()).map_err(|_| SpoolLost)?;
-                if self.len == 0 {
-                    return Err(SpoolLost);
-                }
-                self.fetched = self.fetched.wrapping_add(self.len);
-            }
-        }
-        let pending = buffer.get(self.sent..self.len).unwrap_or_default();
-        if pending.is_empty() {
-            *self = Outbox::default();
-        }
-        Ok(pending)
-    }
-
-    /// So many bytes of [`Outbox::pending`] went out.
-    pub(crate) fn advance(&mut self, bytes: usize) {
-        self.sent = self.sent.wrapping_add(bytes);
-    }
-}
 
 /// One reply in the making.
 pub struct Reply<'o> {
@@ -262,24 +159,6 @@ impl Reply<'_> {
         self.close_string();
     }
 
-    /// A value of a frame, as JSON of the strict kind.
-    #[inline(never)]
-    fn echo(&mut self, mut value: &[u8]) {
-        self.separate();
-        while let Some(byte) = value.first() {
-            if *byte == b'"' {
-                let (string, rest) = request::split_string(value);
-                self.comma = false;
-                self.string(string);
-                value = rest;
-            } else {
-                self.part(&[*byte]);
-                value = value.get(1..).unwrap_or_default();
-            }
-        }
-        self.comma = true;
-    }
-
     // Strings in parts.
 
     /// Starts a string whose parts follow.
@@ -336,6 +215,14 @@ impl Reply<'_> {
         }
     }
 
+    /// A part of a string: a text of our own, packed or not, without anything to escape.
+    #[inline(never)]
+    pub fn part_packed(&mut self, text: &[u8]) {
+        for byte in unpack(text) {
+            self.part(&[byte]);
+        }
+    }
+
     /// Bytes whose base64 is certain to fit into this reply, with all that follows it.
     pub fn base64_room(&self) -> usize {
         let taken = self.outbox.spooled.wrapping_add(self.outbox.len).wrapping_add(self.tail);
@@ -386,120 +273,6 @@ impl Reply<'_> {
         self.part_hex(u16::from_le_bytes([low, high]), 4, b'A');
     }
 
-    // Envelope: `{"return": value, "id": id}` or `{"error": {...}, "id": id}`, and a newline.
-
-    /// Keeps room for this `id`, of whose bytes each may become an escape of six, and for what else ends a reply.
-    pub(crate) fn reserve(&mut self, id: Option<&[u8]>) {
-        self.tail = id.map_or(0, <[u8]>::len).wrapping_mul(6).wrapping_add(128);
-    }
-
-    /// Starts the reply of a command that goes well. `delimited`: behind the byte 0xFF.
-    pub(crate) fn begin(&mut self, delimited: bool) {
-        self.delimited = delimited;
-        if delimited {
-            self.part(b"\xFF");
-        }
-        self.open_object();
-        self.key("return");
-    }
-
-    /// Ends the reply. It becomes an error when a part of it was lost.
-    #[inline(never)]
-    pub(crate) fn finish(&mut self, id: Option<&[u8]>) {
-        self.end(id);
-        if self.failed {
-            self.fail(Fault::ReplyTooLong.plain(), id);
-        }
-    }
-
-    /// Forgets what there is of the reply and writes this error instead.
-    ///
-    /// If not even that fits, because its word or its id is too long, the host is told so: a line that is cut short
-    /// would leave it out of step, and none at all would leave it waiting.
-    #[inline(never)]
-    pub(crate) fn fail(&mut self, error: Error<'_>, id: Option<&[u8]>) {
-        self.write_error(error, id);
-        if self.failed {
-            self.write_error(Fault::ReplyTooLong.plain(), None);
-        }
-    }
-
-    #[inline(never)]
-    fn write_error(&mut self, error: Error<'_>, id: Option<&[u8]>) {
-        self.rewind();
-        self.open_object();
-        self.key("error");
-        self.open_object();
-        self.string_member("class", error.class().as_bytes());
-        self.key("desc");
-        self.open_string();
-        self.sentence(&error);
-        self.close_string();
-        self.close_object();
-        self.end(id);
-    }
-
-    pub(crate) fn sentence(&mut self, error: &Error<'_>) {
-        if error.fault.is_syntax() {
-            self.part(b"JSON parse error, ");
-        }
-        for byte in unpack(error.fault.form()) {
-            match byte {
-                b'%' => self.part_escaped(error.word()),
-                b'&' => self.part_escaped(error.other),
-                b'!' => self.errno(error.number),
-                b'#' => self.part_number(u64::from(error.number)),
-                _ => self.part(&[byte]),
-            }
-        }
-    }
-
-    /// A part of a string: a text of our own, packed or not, without anything to escape.
-    #[inline(never)]
-    pub fn part_packed(&mut self, text: &[u8]) {
-        for byte in unpack(text) {
-            self.part(&[byte]);
-        }
-    }
-
-    fn errno(&mut self, number: u32) {
-        let text = u16::try_from(number).map_or(&b""[..], |number| errno_text(Errno(number)));
-        self.part_packed(text);
-        if text.is_empty() {
-            self.part_number(u64::from(number));
-        }
-    }
-
-    fn end(&mut self, id: Option<&[u8]>) {
-        if let Some(id) = id {
-            self.key("id");
-            self.echo(id);
-        }
-        self.part(b"}\n");
-        // What began in the spool ends there, so that it is known now whether all of it fits.
-        if self.outbox.spooled > self.start {
-            self.flush();
-        }
-    }
-
-    /// Forgets what there is of the reply, and of the failure to write it.
-    #[inline(never)]
-    pub(crate) fn rewind(&mut self) {
-        self.failed = false;
-        self.comma = false;
-        if self.start < self.outbox.spooled {
-            self.outbox.spooled = self.start;
-        }
-        self.outbox.len = self.start.wrapping_sub(self.outbox.spooled);
-    }
-
-    /// Forgets the value written so far, to write it anew.
-    #[inline(never)]
-    pub(crate) fn restart(&mut self) {
-        self.rewind();
-        self.begin(self.delimited);
-    }
-
     // Bytes.
 
     /// The free part of the buffer: for anything, until the next part is written.
@@ -539,6 +312,10 @@ impl Reply<'_> {
     }
 }
 
-fn start(at: usize) -> SeekFrom {
-    SeekFrom::Start(u64::try_from(at).unwrap_or(u64::MAX))
+impl Outbox {
+    /// Starts a reply behind those that wait.
+    pub(crate) fn reply<'o>(&'o mut self, buffer: &'o mut [u8], spool: &'o mut dyn Overflow) -> Reply<'o> {
+        let start = self.spooled.wrapping_add(self.len);
+        Reply { outbox: self, buffer, spool, start, tail: 0, comma: false, failed: false, delimited: false }
+    }
 }

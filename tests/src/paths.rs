@@ -32,7 +32,7 @@ pub fn agent_binary() -> Result<PathBuf> {
 }
 
 /// What guests are made of: unpacked kernel packages in `kernel/` and `kernel-generic/`, `busybox`,
-/// `bin/vhost-device-vsock`, and `accel` (see [`crate::qemu`]).
+/// `bin/vhost-device-vsock`, `systemd.img`, and `accel` (see [`crate::qemu`]).
 pub fn guest_dir() -> PathBuf {
     target_dir().join("guest")
 }
@@ -58,6 +58,15 @@ pub fn vhost_device_vsock() -> Result<PathBuf> {
     let path = guest_dir().join("bin/vhost-device-vsock");
     if !path.is_file() {
         bail!("no vhost-device-vsock at {}: run `cargo xtask test`", path.display());
+    }
+    Ok(path)
+}
+
+/// The disk of a small system with systemd: ext4, without a partition. Not to be written to.
+pub fn systemd_disk() -> Result<PathBuf> {
+    let path = guest_dir().join("systemd.img");
+    if !path.is_file() {
+        bail!("no disk with systemd at {}: run `cargo xtask test`", path.display());
     }
     Ok(path)
 }

@@ -26,6 +26,7 @@ const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
     ("dmsetup", "dmsetup"),
+    ("debootstrap", "debootstrap"),
     ("/usr/share/zoneinfo/Europe/Berlin", "tzdata"),
     // These three hold no service: what starts libvirt with the system is in libvirt-daemon-system.
     ("virsh", "libvirt-clients"),
@@ -42,6 +43,9 @@ const GENERIC_KERNELS: &[&str] = &["linux-image-amd64", "linux-image-generic"];
 /// The vsock device that stands beside QEMU. Debian has it from 13 on.
 const VSOCK_DEVICE: &str = "vhost-device-vsock@0.3.0";
 
+/// How long debootstrap may take: half a minute is usual.
+const BOOTSTRAP_SECONDS: &str = "600";
+
 /// Installs the programs that are missing.
 pub fn programs(sh: &Shell) -> Result<()> {
     install_missing(sh, PROGRAMS)
@@ -52,6 +56,7 @@ pub fn for_tests(sh: &Shell) -> Result<()> {
     install_missing(sh, TEST_PROGRAMS)?;
     reference(sh)?;
     vsock_device(sh)?;
+    systemd_disk(sh)?;
     let dir = paths::guest_dir();
     if Kernel::find_generic().is_err() {
         fetch_kernel(sh, GENERIC_KERNELS, &dir, "kernel-generic")?;
@@ -70,6 +75,45 @@ pub fn vsock_device(sh: &Shell) -> Result<()> {
     }
     println!("vsock device: {}", paths::vhost_device_vsock()?.display());
     Ok(())
+}
+
+/// Puts the disk of a small system with systemd under `target/guest/`: what debootstrap(8) makes of this distribution.
+fn systemd_disk(sh: &Shell) -> Result<()> {
+    if paths::systemd_disk().is_err() {
+        let release = fs::read_to_string("/etc/os-release")?;
+        let suite = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+        let suite = suite.context("this is no Debian or Ubuntu: /etc/os-release has no VERSION_CODENAME")?;
+        let (root, disk) = (paths::guest_dir().join("systemd"), paths::guest_dir().join("systemd.img.part"));
+        println!("installing a small system with systemd into {}", root.display());
+        let made = make_systemd_disk(sh, suite, &root, &disk);
+        // Its files are root's.
+        as_root(sh, &["rm", "-rf", "--one-file-system", path(&root)?])?;
+        made?;
+        fs::rename(disk, paths::guest_dir().join("systemd.img"))?;
+    }
+    println!("disk with systemd: {}", paths::systemd_disk()?.display());
+    Ok(())
+}
+
+fn make_systemd_disk(sh: &Shell, suite: &str, root: &Path, disk: &Path) -> Result<()> {
+    let (root, disk) = (path(root)?, path(disk)?);
+    let bootstrap = ["debootstrap", "--variant=minbase", "--include=systemd-sysv", suite, root];
+    // What it mounts goes with it, however it ends.
+    let bounded = ["unshare", "--mount", "timeout", BOOTSTRAP_SECONDS];
+    as_root(sh, &["rm", "-rf", "--one-file-system", root, disk])?;
+    as_root(sh, &[bounded.as_slice(), &bootstrap].concat()).with_context(|| {
+        format!("cannot install {suite}; or put a disk with systemd, ext4, at {}", disk.trim_end_matches(".part"))
+    })?;
+    let unneeded = ["var/cache/apt", "var/lib/apt", "usr/share/doc", "usr/share/man", "usr/share/locale"];
+    let unneeded = unneeded.map(|dir| format!("{root}/{dir}"));
+    as_root(sh, &[&["rm", "-rf"], unneeded.each_ref().map(String::as_str).as_slice()].concat())?;
+    as_root(sh, &["mke2fs", "-q", "-t", "ext4", "-d", root, disk, "320M"])?;
+    // For whoever runs the tests.
+    as_root(sh, &["chmod", "a+r", disk])
+}
+
+fn path(path: &Path) -> Result<&str> {
+    path.to_str().context("an odd path")
 }
 
 /// Puts QEMU's own agent under `target/guest/`, where the system has none.

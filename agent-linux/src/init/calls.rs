@@ -11,7 +11,7 @@ use rustix::io::{Errno, Result};
 use rustix::net::{AddressFamily, SocketType, socket};
 
 use crate::arch::{syscall3, syscall5};
-use crate::guest::exec;
+use crate::guest::exec::launch;
 use crate::sys::{self, PATH, checked, raw, wide};
 
 /// What became of the children of this process.
@@ -173,6 +173,6 @@ impl Arguments {
         for (number, variable) in [sys::PROGRAMS, c"HOME=/", c"TERM=linux"].into_iter().enumerate() {
             self.put(behind.wrapping_add(number), variable);
         }
-        exec::search(self.program(), exec::PROGRAMS, &mut self.words, behind, &mut [0; PATH])
+        launch::search(self.program(), launch::PROGRAMS, &mut self.words, behind, &mut [0; PATH])
     }
 }

@@ -1,0 +1,295 @@
+//! What was given, as the agent uses it: channels, numbers within their bounds, words that mean something.
+//!
+//! It does not know which of it came from where, but for what the configuration says of channels.
+
+use core::ffi::CStr;
+
+use agent_core::limits::{REQUEST_BYTES, REQUEST_BYTES_MIN};
+use agent_core::packed;
+
+use super::{FULL, Name, Options};
+use crate::channel::vsock;
+use crate::log::{Failed, fail};
+use crate::memory::CHANNELS;
+use crate::ready::Ready;
+use crate::sys::Strings;
+use crate::text;
+
+/// The longest time that `--freeze-timeout` may name, in seconds: a day.
+const FREEZE_TIMEOUT_S: usize = 86_400;
+
+/// Seconds that programs have to end by default.
+const GRACE_S: usize = 10;
+
+/// What the end of a first process's program may mean.
+const ON_EXIT: &[u8] = b"poweroff reboot halt restart stay";
+
+/// Can this be a first process?
+const INIT: bool = cfg!(feature = "init");
+
+/// The sockets that may be passed; the last digit is the number of the descriptor.
+const PASSED: [&CStr; CHANNELS] = [c"socket 3", c"socket 4", c"socket 5", c"socket 6"];
+
+/// Those that can be chosen: their names, and where they are unless something else is said.
+pub(super) const METHODS: [(&[u8], Method, &CStr); if FULL { 4 } else { 3 }] = [
+    (b"virtio-serial", Method::VirtioSerial, c"/dev/virtio-ports/org.qemu.guest_agent.0"),
+    (b"isa-serial", Method::IsaSerial, c"/dev/ttyS0"),
+    (b"unix-listen", Method::UnixListen, c""),
+    #[cfg(not(feature = "minimal"))]
+    (b"vsock-listen", Method::VsockListen, c""),
+];
+
+/// What a channel is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// A port of a virtio console.
+    VirtioSerial,
+    /// A serial line.
+    IsaSerial,
+    /// A unix socket that hosts connect to.
+    UnixListen,
+    /// A vsock that hosts connect to.
+    VsockListen,
+    /// A socket that hosts connect to, which whoever started the agent has opened for it: `sd_listen_fds(3)`.
+    Passed,
+}
+
+impl Method {
+    /// Do hosts connect to it?
+    pub fn listens(self) -> bool {
+        matches!(self, Method::UnixListen | Method::VsockListen | Method::Passed)
+    }
+}
+
+/// Who may connect to a vsock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// The host.
+    Host,
+    /// The host, from a port that only its administrator may use.
+    Privileged,
+    /// Everyone: the host, other guests where the host lets them, and every user of this guest.
+    Any,
+}
+
+impl Peer {
+    /// The one of this name; without one, the host.
+    fn named(name: &[u8]) -> Option<Self> {
+        if name.is_empty() || name == b"host" {
+            return Some(Peer::Host);
+        }
+        if name == b"any" { Some(Peer::Any) } else { (name == b"privileged").then_some(Peer::Privileged) }
+    }
+}
+
+/// A channel to open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// What it is made of.
+    pub method: Method,
+    /// Where it is.
+    pub path: &'static CStr,
+}
+
+impl Options {
+    /// Everything has been given: finds out what it means.
+    #[inline(never)]
+    pub fn finish(&mut self) -> Result<(), Failed> {
+        self.channels.clear();
+        self.verbose = self.last(Name::Verbose) == Some(c"true");
+        let form = packed!("--max-request must be a number from 1024 to 262144, not '%'");
+        self.max_request = match self.bounded(Name::MaxRequest, REQUEST_BYTES_MIN, REQUEST_BYTES, form)? {
+            0 => REQUEST_BYTES,
+            bytes => bytes,
+        };
+        if FULL {
+            self.freeze_hook = self.last(Name::FsfreezeHook).filter(|hook| !hook.is_empty());
+            let form = packed!("--freeze-timeout must be a number from 1 to 86400, not '%'");
+            let seconds = self.bounded(Name::FreezeTimeout, 1, FREEZE_TIMEOUT_S, form)?;
+            self.freeze_timeout_s = u32::try_from(seconds).unwrap_or(0);
+            let word = |name| self.last(name).unwrap_or_default().to_bytes();
+            let (peer, ready) = (Peer::named(word(Name::VsockPeer)), Ready::at(word(Name::Ready)));
+            let (Some(peer), Some(ready)) = (peer, ready) else {
+                return Err(fail(packed!("unknown value of --vsock-peer or --ready, try --help"), &[]));
+            };
+            (self.vsock_peer, self.ready) = (peer, ready);
+        }
+        if INIT {
+            let form = packed!("--grace must be a number from 1 to 3600, not '%'");
+            self.grace_s = match self.bounded(Name::Grace, 1, 3600, form)? {
+                0 => GRACE_S,
+                seconds => seconds,
+            };
+            self.checked = Name::OnExit;
+            let wanted = self.last(Name::OnExit).unwrap_or(c"poweroff").to_bytes();
+            let mut words = ON_EXIT.split(|byte| *byte == b' ');
+            let Some(on_exit) = words.position(|word| word == wanted) else {
+                return Err(fail(packed!("--on-exit must be one of %, not '%'"), &[ON_EXIT, wanted]));
+            };
+            self.on_exit = on_exit;
+        }
+        self.checked = Name::Method;
+        let [mut method, ..] = METHODS.each_ref();
+        // A path before the first method.
+        let mut path = c"";
+        for number in 0..self.given.len() {
+            let Some((name, value)) = self.given.get(number).copied() else {
+                break;
+            };
+            if name == Name::Path {
+                match self.channels.last_mut() {
+                    Some(place) => place.path = value,
+                    None => path = value,
+                }
+            } else if name == Name::Method {
+                let Some(found) = METHODS.iter().find(|(name, ..)| *name == value.to_bytes()) else {
+                    let form = b"unknown method '%': it must be virtio-serial, isa-serial, unix-listen or vsock-listen";
+                    return Err(fail(form, &[value.to_bytes()]));
+                };
+                if number < self.configured {
+                    method = found;
+                } else {
+                    self.open(found, path)?;
+                    path = c"";
+                }
+            }
+        }
+        if self.channels.is_empty() {
+            self.open(method, path)?;
+        }
+        for Place { method, path } in &self.channels {
+            if path.is_empty() || FULL && *method == Method::VsockListen && vsock::parse(path.to_bytes()).is_none() {
+                return Err(fail(packed!("method 'unix-listen' needs -p PATH, 'vsock-listen' -p CID:PORT"), &[]));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same as [`finish`](Self::finish), but an option with a wrong value counts as not given.
+    #[cfg(feature = "init")]
+    pub fn finish_without_what_is_wrong(&mut self) {
+        while self.finish().is_err() {
+            let wrong = self.checked;
+            // A path is nothing without its method.
+            self.given.retain(|(name, _)| *name != wrong && (wrong != Name::Method || *name != Name::Path));
+        }
+    }
+
+    /// One more channel: at this path, or where its kind usually is.
+    #[inline(never)]
+    fn open(&mut self, method: &(&'static [u8], Method, &'static CStr), path: &'static CStr) -> Result<(), Failed> {
+        let path = if path.is_empty() { method.2 } else { path };
+        let pushed = self.channels.push(Place { method: method.1, path });
+        pushed.map_err(|_| fail(packed!("too many channels: '%'"), &[method.0]))
+    }
+
+    /// The number that an option was given, within its bounds, or else with this to say about it; 0 if it was not given.
+    #[inline(never)]
+    fn bounded(&mut self, name: Name, least: usize, most: usize, form: &[u8]) -> Result<usize, Failed> {
+        self.checked = name;
+        let Some(digits) = self.last(name) else {
+            return Ok(0);
+        };
+        let digits = digits.to_bytes();
+        let number = usize::try_from(text::number(digits, u64::MAX)).unwrap_or(0);
+        if number < least || number > most { Err(fail(form, &[digits])) } else { Ok(number) }
+    }
+
+    /// Sockets that were passed to this process take the place of all channels.
+    #[inline(never)]
+    pub fn take_passed(&mut self, environment: Strings<'_>, pid: u64) {
+        let number = |name| environment.value(name).map_or(0, |value| text::number(value.to_bytes(), u64::MAX));
+        let count = number(b"LISTEN_FDS");
+        if count == 0 || number(b"LISTEN_PID") != pid {
+            return;
+        }
+        self.channels.clear();
+        for path in PASSED.iter().take(usize::try_from(count).unwrap_or(0)) {
+            let _ = self.channels.push(Place { method: Method::Passed, path });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{channels, options};
+
+    const VIRTIO: (Method, &str) = (Method::VirtioSerial, "/dev/virtio-ports/org.qemu.guest_agent.0");
+
+    #[test]
+    fn without_an_option_it_is_the_usual_virtio_port() {
+        let options = options(&[], &[]).unwrap();
+        assert_eq!(channels(&options), [VIRTIO]);
+        assert!(!options.verbose);
+        assert_eq!(options.max_request, 262_144);
+        assert_eq!(options.state_dir(), c"/var/run");
+        assert_eq!((options.freeze_hook, options.freeze_timeout_s), (None, 0));
+        assert!(options.allows("guest-exec"));
+        assert!(!options.ignores(b"eth0"));
+    }
+
+    #[test]
+    fn several_channels_have_a_path_each() {
+        let given = [
+            (Name::Method, c"isa-serial"),
+            (Name::Method, c"unix-listen"),
+            (Name::Path, c"/a"),
+            (Name::Method, c"virtio-serial"),
+        ];
+        let want = [(Method::IsaSerial, "/dev/ttyS0"), (Method::UnixListen, "/a"), VIRTIO];
+        assert_eq!(channels(&options(&[], &given).unwrap()), want);
+    }
+
+    #[test]
+    fn the_command_line_overrides_the_configuration() {
+        let configured = [(Name::Method, c"isa-serial"), (Name::Path, c"/dev/ttyS7"), (Name::Verbose, c"true")];
+        for (given, want) in [
+            (&[][..], (Method::IsaSerial, "/dev/ttyS7")),
+            (&[(Name::Path, c"/dev/hvc1")], (Method::IsaSerial, "/dev/hvc1")),
+            (&[(Name::Method, c"virtio-serial")], (Method::VirtioSerial, "/dev/ttyS7")),
+            (&[(Name::Method, c"unix-listen"), (Name::Path, c"/s")], (Method::UnixListen, "/s")),
+        ] {
+            let options = options(&configured, given).unwrap();
+            assert_eq!(channels(&options), [want], "{given:?}");
+            assert!(options.verbose);
+        }
+    }
+
+    #[test]
+    fn a_vsock_is_for_the_host_unless_another_word_is_given() {
+        let place = [(Name::Method, c"vsock-listen"), (Name::Path, c"4294967295:1024")];
+        assert_eq!(channels(&options(&[], &place).unwrap()), [(Method::VsockListen, "4294967295:1024")]);
+        for (word, want) in [(None, Peer::Host), (Some(c"privileged"), Peer::Privileged), (Some(c"any"), Peer::Any)] {
+            let word = word.map(|word| (Name::VsockPeer, word));
+            let given: std::vec::Vec<_> = place.into_iter().chain(word).collect();
+            assert_eq!(options(&[], &given).unwrap().vsock_peer, want);
+        }
+        assert!(options(&[], &[(Name::Method, c"vsock-listen"), (Name::Path, c"/run/ga")]).is_err());
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_refused() {
+        for (name, value) in [
+            (Name::Method, c"pigeon"),
+            (Name::Method, c"unix-listen"),
+            (Name::Method, c"vsock-listen"),
+            (Name::VsockPeer, c"hos"),
+            (Name::VsockPeer, c"hosts"),
+            (Name::Ready, c"vsock:"),
+            (Name::Ready, c"/dev/console"),
+            (Name::MaxRequest, c"1023"),
+            (Name::MaxRequest, c"262145"),
+            (Name::MaxRequest, c"99999999999999999999"),
+            (Name::MaxRequest, c""),
+            (Name::FreezeTimeout, c"0"),
+            (Name::FreezeTimeout, c"1h"),
+            (Name::FreezeTimeout, c"86401"),
+        ] {
+            assert!(options(&[], &[(name, value)]).is_err(), "{name:?} {value:?}");
+        }
+        assert!(options(&[], &[(Name::Method, c"isa-serial"); 5]).is_err());
+        assert_eq!(options(&[], &[(Name::MaxRequest, c"1024")]).unwrap().max_request, 1024);
+        assert_eq!(options(&[], &[(Name::FreezeTimeout, c"86400")]).unwrap().freeze_timeout_s, 86_400);
+    }
+}

@@ -1,4 +1,4 @@
-//! Fetches what the tests need and this machine lacks, and says so.
+//! Fetches what the tests need and this machine lacks, and says so on stderr, where its commands stand too.
 //!
 //! Programs are installed through apt, as root or by sudo. What guests are made of is only downloaded and unpacked
 //! under `target/guest/`: no kernel is installed, no file of the system replaced.
@@ -61,19 +61,19 @@ pub fn for_tests(sh: &Shell) -> Result<()> {
     if Kernel::find_generic().is_err() {
         fetch_kernel(sh, GENERIC_KERNELS, &dir, "kernel-generic")?;
     }
-    println!("kernel with drivers for real disks: {}", Kernel::find_generic()?.image.display());
+    eprintln!("kernel with drivers for real disks: {}", Kernel::find_generic()?.image.display());
     Ok(())
 }
 
 /// Puts a vsock device for guests under `target/guest/`: one that needs nothing of this machine's kernel.
 pub fn vsock_device(sh: &Shell) -> Result<()> {
     if paths::vhost_device_vsock().is_err() {
-        println!("building {VSOCK_DEVICE}");
+        eprintln!("building {VSOCK_DEVICE}");
         let (root, build) = (paths::guest_dir(), paths::guest_dir().join("build"));
         cmd!(sh, "cargo install --quiet --locked --root {root} --target-dir {build} {VSOCK_DEVICE}").run()?;
         fs::remove_dir_all(build)?;
     }
-    println!("vsock device: {}", paths::vhost_device_vsock()?.display());
+    eprintln!("vsock device: {}", paths::vhost_device_vsock()?.display());
     Ok(())
 }
 
@@ -84,14 +84,14 @@ fn systemd_disk(sh: &Shell) -> Result<()> {
         let suite = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
         let suite = suite.context("this is no Debian or Ubuntu: /etc/os-release has no VERSION_CODENAME")?;
         let (root, disk) = (paths::guest_dir().join("systemd"), paths::guest_dir().join("systemd.img.part"));
-        println!("installing a small system with systemd into {}", root.display());
+        eprintln!("installing a small system with systemd into {}", root.display());
         let made = make_systemd_disk(sh, suite, &root, &disk);
         // Its files are root's.
         as_root(sh, &["rm", "-rf", "--one-file-system", path(&root)?])?;
         made?;
         fs::rename(disk, paths::guest_dir().join("systemd.img"))?;
     }
-    println!("disk with systemd: {}", paths::systemd_disk()?.display());
+    eprintln!("disk with systemd: {}", paths::systemd_disk()?.display());
     Ok(())
 }
 
@@ -135,7 +135,7 @@ pub fn reference(sh: &Shell) -> Result<()> {
         let depends = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
         install(sh, &depends.filter(|name| name.starts_with("lib")).collect::<Vec<_>>())?;
     }
-    println!("to compare with: {}, {}", agent.display(), cmd!(sh, "{agent} --version").quiet().read()?);
+    eprintln!("to compare with: {}, {}", agent.display(), cmd!(sh, "{agent} --version").quiet().read()?);
     Ok(())
 }
 
@@ -145,7 +145,7 @@ fn install_missing(sh: &Shell, programs: &[(&str, &str)]) -> Result<()> {
     packages.dedup();
     install(sh, &packages)?;
     let names: Vec<&str> = programs.iter().map(|(program, _)| *program).collect();
-    println!("programs, all there: {}", names.join(" "));
+    eprintln!("programs, all there: {}", names.join(" "));
     Ok(())
 }
 
@@ -156,7 +156,7 @@ pub fn guest(sh: &Shell) -> Result<()> {
     if Kernel::find().is_err() {
         fetch_kernel(sh, KERNELS, &dir, "kernel")?;
     }
-    println!("kernel: {}", Kernel::find()?.image.display());
+    eprintln!("kernel: {}", Kernel::find()?.image.display());
     if paths::busybox().is_err() {
         let unpacked = fetch(sh, &dir, &["busybox-static"])?;
         let found = ["bin/busybox", "usr/bin/busybox"].map(|file| unpacked.join(file));
@@ -164,7 +164,7 @@ pub fn guest(sh: &Shell) -> Result<()> {
         fs::copy(found, dir.join("busybox"))?;
         fs::remove_dir_all(unpacked)?;
     }
-    println!("busybox: {}", paths::busybox()?.display());
+    eprintln!("busybox: {}", paths::busybox()?.display());
     Ok(())
 }
 
@@ -204,7 +204,7 @@ pub fn install(sh: &Shell, packages: &[&str]) -> Result<()> {
         find_program("apt-get").is_some(),
         "this is no Debian or Ubuntu: install what these packages of Debian hold, and run it again: {list}"
     );
-    println!("installing {list}");
+    eprintln!("installing {list}");
     with_fresh_lists(sh, || {
         let install = ["apt-get", "install", "--yes", "--no-install-recommends"];
         as_root(sh, &[&install, packages].concat())
@@ -279,7 +279,7 @@ fn fetch(sh: &Shell, dir: &Path, packages: &[&str]) -> Result<PathBuf> {
         "this is no Debian or Ubuntu: cannot fetch {packages:?} for {}",
         dir.display()
     );
-    println!("downloading {} into {}", packages.join(" "), dir.display());
+    eprintln!("downloading {} into {}", packages.join(" "), dir.display());
     let debs = dir.join("debs");
     let unpacked = dir.join("unpacked");
     for dir in [&debs, &unpacked] {
@@ -304,7 +304,7 @@ fn with_fresh_lists(sh: &Shell, mut step: impl FnMut() -> Result<()>) -> Result<
     let Err(first) = step() else {
         return Ok(());
     };
-    println!("{first:#}: trying again with new package lists");
+    eprintln!("{first:#}: trying again with new package lists");
     as_root(sh, &["apt-get", "-q", "update"])?;
     step()
 }

@@ -2,6 +2,8 @@
 //!
 //! No byte of it stands in the file, and a page costs memory only once it was touched.
 
+use core::ptr;
+
 use agent_core::limits;
 use rustix::mm::{Advice, madvise};
 
@@ -16,8 +18,8 @@ pub const INPUT: usize = 16 * 1024;
 /// Bytes of the configuration file, and one. Beyond: an error at the start.
 pub const CONFIG: usize = 8 * 1024;
 
-/// Bytes of the largest page that a kernel for this processor may have.
-const PAGE: usize = if cfg!(target_arch = "aarch64") { 64 * 1024 } else { 4096 };
+/// Bytes of a page, as kernels for this processor may have them.
+const PAGES: &[usize] = if cfg!(target_arch = "aarch64") { &[4096, 16 * 1024, 64 * 1024] } else { &[4096] };
 
 /// A buffer on pages of its own, so that they can go back to the kernel (`madvise(2)`).
 #[repr(C, align(4096))]
@@ -81,11 +83,25 @@ impl Memory {
 #[allow(unsafe_code, reason = "madvise")]
 #[inline(never)]
 pub fn give_back(bytes: &mut [u8]) {
-    let skip = bytes.as_ptr().align_offset(PAGE);
+    let Some(page) = page() else {
+        return;
+    };
+    let within = page.wrapping_sub(1);
+    let skip = bytes.as_ptr().addr().wrapping_neg() & within;
     let Some(bytes) = bytes.get_mut(skip..) else {
         return;
     };
-    let whole = bytes.len() & !(PAGE.wrapping_sub(1));
+    let whole = bytes.len() & !within;
     // SAFETY: these are whole pages of private memory, and the caller lent them for writing.
     let _ = unsafe { madvise(bytes.as_mut_ptr().cast(), whole, Advice::LinuxDontNeed) };
+}
+
+/// Bytes of a page of the kernel that runs: it takes no address between two pages, not even for nothing.
+#[allow(unsafe_code, reason = "madvise")]
+fn page() -> Option<usize> {
+    let (last, smaller) = PAGES.split_last()?;
+    // SAFETY: advice for no bytes at all changes nothing.
+    let is_page =
+        |bytes: usize| unsafe { madvise(ptr::without_provenance_mut(bytes), 0, Advice::LinuxDontNeed).is_ok() };
+    smaller.iter().copied().find(|bytes| is_page(*bytes)).or(Some(*last))
 }

@@ -49,17 +49,17 @@ impl Agent {
 
     /// Starts an agent with these arguments (and its state directory) in a directory of the caller's.
     pub fn start_in(dir: TempDir, args: &[&str]) -> Result<Agent> {
-        let mut command = Command::new(paths::agent_binary()?);
+        let mut command = paths::agent_command()?;
         command.args(args).arg("-t").arg(dir.path());
         Agent::spawn(dir, command)
     }
 
     /// Starts a command that executes the agent in its own process.
     pub fn spawn(dir: TempDir, command: Command) -> Result<Agent> {
-        Agent::spawn_within(dir, command, Bounds::AGENT)
+        Agent::spawn_within(dir, command, Bounds::agent())
     }
 
-    /// The same within other bounds: an emulator needs more.
+    /// The same within other bounds.
     pub fn spawn_within(dir: TempDir, mut command: Command, bounds: Bounds) -> Result<Agent> {
         // What this machine's agent is configured to do is none of a test's business.
         if !command.get_envs().any(|(name, _)| name == "QGA_CONF") {
@@ -234,8 +234,11 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Far above what the agent may use, far below what hurts.
-    pub const AGENT: Bounds = Bounds { memory: 1 << 30, cpu: 120, file: 256 << 20 };
+    /// Far above what the agent may use, far below what hurts. An emulator reserves all that it may ever need.
+    pub fn agent() -> Bounds {
+        let memory = if paths::emulator().is_some() { 16 << 30 } else { 1 << 30 };
+        Bounds { memory, cpu: 120, file: 256 << 20 }
+    }
 }
 
 /// Puts bounds on a command. It is killed when the thread that starts it ends.

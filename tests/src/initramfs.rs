@@ -83,9 +83,21 @@ pub struct Extras {
     pub files: Vec<(String, String)>,
 }
 
-/// Writes the image to `path`; the kernel that goes with it.
-pub fn write(path: &Path, extras: &Extras) -> Result<Kernel> {
-    let kernel = if extras.generic_kernel { Kernel::find_generic()? } else { Kernel::find()? };
+/// An image with nothing but the agent as the first process, its settings and its modules.
+pub fn with_only_agent(agent: &Path, kernel: &Kernel, extras: &Extras) -> Result<Vec<u8>> {
+    let mut image = Image::default();
+    for dir in ["dev", "etc", "etc/nanoga", "modules", "proc", "run", "sys", "tmp"] {
+        image.dir(dir);
+    }
+    image.device("dev/console", 5, 1);
+    image.file("init", 0o755, fs::read(agent)?);
+    image.file("etc/nanoga/init.conf", 0o644, extras.first.clone().unwrap_or_default().into());
+    image.modules(kernel, extras)?;
+    image.finish()
+}
+
+/// An image with busybox, its init or the agent, and a shell for the test.
+pub fn full(kernel: &Kernel, extras: &Extras) -> Result<Vec<u8>> {
     let mut image = Image::default();
     for dir in ["bin", "sbin", "etc", "etc/nanoga", "proc", "sys", "dev", "tmp", "run", "modules"] {
         image.dir(dir);
@@ -115,7 +127,6 @@ pub fn write(path: &Path, extras: &Extras) -> Result<Kernel> {
     }
     image.file("bin/busybox", 0o755, fs::read(&busybox)?);
     image.file("sbin/nanoga", 0o755, fs::read(paths::agent_binary()?)?);
-    let mut order = String::new();
     for program in &extras.programs {
         let name = program.file_name().and_then(OsStr::to_str).context("an odd program")?;
         image.file(&format!("usr/local/sbin/{name}"), 0o755, fs::read(program)?);
@@ -123,14 +134,8 @@ pub fn write(path: &Path, extras: &Extras) -> Result<Kernel> {
     for library in libraries(&extras.programs)? {
         image.library(&library)?;
     }
-    for (name, module) in modules(&kernel.modules, &[MODULES, &extras.modules].concat())? {
-        order += &format!("/modules/{name}.ko\n");
-        image.file(&format!("modules/{name}.ko"), 0o644, module);
-    }
-    image.file("etc/nanoga/modules", 0o644, order.clone().into());
-    image.file("modules/order", 0o644, order.into());
-    fs::write(path, image.finish()?).with_context(|| format!("writing {}", path.display()))?;
-    Ok(kernel)
+    image.modules(kernel, extras)?;
+    image.finish()
 }
 
 /// The libraries of these programs and their loader, by ldd(1), each where it must lie.
@@ -273,6 +278,18 @@ impl Image {
         let bytes = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(from)?.permissions());
         self.file(name.to_str().context("an odd path")?, mode & 0o777, bytes);
+        Ok(())
+    }
+
+    /// The modules of a guest, and their order.
+    fn modules(&mut self, kernel: &Kernel, extras: &Extras) -> Result<()> {
+        let mut order = String::new();
+        for (name, module) in modules(&kernel.modules, &[MODULES, &extras.modules].concat())? {
+            order += &format!("/modules/{name}.ko\n");
+            self.file(&format!("modules/{name}.ko"), 0o644, module);
+        }
+        self.file("etc/nanoga/modules", 0o644, order.clone().into());
+        self.file("modules/order", 0o644, order.into());
         Ok(())
     }
 

@@ -17,6 +17,7 @@ use crate::agent::{Agent, Bounds};
 use crate::client::Client;
 use crate::guest::Shell;
 use crate::initramfs::{self, Extras};
+use crate::paths::Kernel;
 use crate::qemu::{KERNEL_WORDS, make_disk};
 use crate::wait_for;
 
@@ -42,7 +43,8 @@ impl Libvirt {
     pub fn define(disks: &[&Path]) -> Result<Libvirt> {
         let dir = TempDir::new()?;
         let root = dir.path().to_owned();
-        let kernel = initramfs::write(&root.join("initramfs"), &Extras::default())?;
+        let kernel = Kernel::find()?;
+        fs::write(root.join("initramfs"), initramfs::full(&kernel, &Extras::default())?)?;
         make_disk(&root.join("swap"), 512 << 20)?;
         fs::write(root.join("domain.xml"), domain(&root, &kernel.image, disks))?;
         let mut command = Command::new("unshare");
@@ -159,7 +161,7 @@ fn domain(dir: &Path, kernel: &Path, disks: &[&Path]) -> String {
            <name>{NAME}</name><memory unit='MiB'>256</memory><vcpu>1</vcpu>
            <os><type arch='x86_64' machine='pc'>hvm</type>
              <kernel>{kernel}</kernel><initrd>{dir}/initramfs</initrd>
-             <cmdline>{KERNEL_WORDS} resume</cmdline></os>
+             <cmdline>console=ttyS0 {KERNEL_WORDS} resume</cmdline></os>
            <features><acpi/></features>
            <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>
            <pm><suspend-to-mem enabled='yes'/><suspend-to-disk enabled='yes'/></pm>

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -31,7 +32,37 @@ pub fn agent_binary() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// What guests are made of: unpacked kernel packages in `kernel/` and `kernel-generic/`, `busybox`,
+/// Starts the agent: by `$NANOGA_EMULATOR`, where `$NANOGA_BIN` is for another processor.
+pub fn agent_command() -> Result<Command> {
+    let agent = agent_binary()?;
+    Ok(match emulator() {
+        None => Command::new(agent),
+        Some(emulator) => {
+            let mut command = Command::new(emulator);
+            command.arg(agent);
+            command
+        }
+    })
+}
+
+/// What runs programs of another processor.
+pub fn emulator() -> Option<PathBuf> {
+    env::var_os("NANOGA_EMULATOR").map(PathBuf::from)
+}
+
+/// What cargo calls the agent's other processor.
+pub const AARCH64: &str = "aarch64-unknown-linux-gnu";
+
+/// The agent for aarch64.
+pub fn aarch64_agent() -> Result<PathBuf> {
+    let path = target_dir().join(AARCH64).join("release/nanoga");
+    if !path.is_file() {
+        bail!("no agent at {}: run `cargo xtask test`", path.display());
+    }
+    Ok(path)
+}
+
+/// What guests are made of: unpacked kernel packages in `kernel/`, `kernel-generic/` and `kernel-aarch64/`, `busybox`,
 /// `bin/vhost-device-vsock`, `systemd.img`, and `accel` (see [`crate::qemu`]).
 pub fn guest_dir() -> PathBuf {
     target_dir().join("guest")
@@ -88,6 +119,19 @@ impl Kernel {
     /// Finds the kernel with drivers for the disks of real machines: SATA, USB.
     pub fn find_generic() -> Result<Kernel> {
         Kernel::at("kernel-generic")
+    }
+
+    /// Finds the kernel for aarch64.
+    pub fn find_aarch64() -> Result<Kernel> {
+        Kernel::at("kernel-aarch64")
+    }
+
+    /// Whether it was built with an option.
+    pub fn has(&self, option: &str) -> Result<bool> {
+        let image = self.image.file_name().unwrap_or_default().to_string_lossy();
+        let config = self.image.with_file_name(image.replacen("vmlinuz", "config", 1));
+        let config = std::fs::read_to_string(&config).with_context(|| format!("reading {}", config.display()))?;
+        Ok(config.lines().any(|line| line == format!("{option}=y")))
     }
 
     fn at(dir: &str) -> Result<Kernel> {

@@ -24,7 +24,7 @@ use crate::vsock;
 pub const PORT_NAME: &str = "org.qemu.guest_agent.0";
 
 /// For every guest's kernel. On a busy machine its check of the emulated timer fails now and then, and it stops.
-pub const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1 no_console_suspend no_timer_check";
+pub const KERNEL_WORDS: &str = "quiet panic=-1 no_console_suspend no_timer_check";
 
 /// What QEMU may use: 256 MiB of guest, its own libraries and threads; the console file.
 const BOUNDS: Bounds = Bounds { memory: 8 << 30, cpu: 600, file: 1 << 30 };
@@ -40,6 +40,18 @@ pub enum Board {
     Microvm,
     /// The same without ACPI: the kernel finds nothing but the serial ports, and cannot power off.
     BareMicrovm,
+    /// virt with an aarch64: PCI Express, a PL011, and PSCI for the end. There is no busybox for it here.
+    Virt,
+}
+
+impl Board {
+    /// What emulates it, and the first serial port as its kernel calls it.
+    fn program_and_console(self) -> (&'static str, &'static str) {
+        match self {
+            Board::Virt => ("qemu-system-aarch64", "ttyAMA0"),
+            _ => ("qemu-system-x86_64", "ttyS0"),
+        }
+    }
 }
 
 /// What a disk is plugged into.
@@ -106,6 +118,8 @@ pub struct Machine {
     pub shared_memory: bool,
     /// Do not boot: go on from what [`Qemu::save`] has saved here.
     pub restore: Option<PathBuf>,
+    /// Nothing but the agent and its modules, where the agent runs first: no shell.
+    pub only_agent: bool,
     /// What its image holds beyond the usual.
     pub extras: Extras,
     /// Take over from an image on the disk's swap.
@@ -114,6 +128,8 @@ pub struct Machine {
     pub words: String,
     /// A processor that may be plugged in.
     pub spare_cpu: bool,
+    /// Memory may be plugged in ([`Qemu::plug_memory`]).
+    pub spare_memory: bool,
     /// Whether the machine offers sleep to RAM (S3).
     pub s3: bool,
     /// What runs first in it.
@@ -135,10 +151,12 @@ impl Machine {
             rng: false,
             shared_memory: false,
             restore: None,
+            only_agent: false,
             extras: Extras::default(),
             resume: false,
             words: String::new(),
             spare_cpu: false,
+            spare_memory: false,
             s3: true,
             init: Init::Busybox,
         }
@@ -153,13 +171,14 @@ impl Machine {
             (Board::Q35, false) => vec!["-M", "q35", "-global", "ICH9-LPC.disable_s3=1"],
             (Board::Microvm, _) => vec!["-M", "microvm,acpi=on,rtc=on"],
             (Board::BareMicrovm, _) => vec!["-M", "microvm,acpi=off,rtc=on,pit=on,pic=on"],
+            (Board::Virt, _) => vec!["-M", "virt", "-cpu", "cortex-a57"],
         }
     }
 
     /// `virtio-net` is `virtio-net-pci` here, `virtio-net-device` there.
     fn virtio(&self, device: &str) -> String {
         match self.board {
-            Board::Pc | Board::Q35 => format!("{device}-pci"),
+            Board::Pc | Board::Q35 | Board::Virt => format!("{device}-pci"),
             Board::Microvm | Board::BareMicrovm => format!("{device}-device"),
         }
     }
@@ -178,7 +197,8 @@ pub struct Qemu {
 impl Qemu {
     /// Starts a machine that boots the image.
     pub fn start(machine: &Machine) -> Result<Qemu> {
-        let accel = accelerator()?;
+        // Neither the processor nor its KVM is this machine's.
+        let accel = if machine.board == Board::Virt { "tcg".into() } else { accelerator()? };
         let (child, vsock, dir) = spawn(machine, &accel)?;
         let connected = Qmp::connect(&dir.path().join("qmp"));
         let qmp = connected.with_context(|| read_log(&dir.path().join("errors")))?;
@@ -266,6 +286,13 @@ impl Qemu {
         Ok(())
     }
 
+    /// Plugs in 256 MiB of memory.
+    pub fn plug_memory(&mut self) -> Result<()> {
+        let memory = json!({ "qom-type": "memory-backend-ram", "id": "more", "size": 256 << 20 });
+        self.qmp.execute("object-add", memory)?;
+        self.qmp.execute("device_add", json!({ "driver": "pc-dimm", "id": "dimm", "memdev": "more" })).map(drop)
+    }
+
     /// The vsock device of a machine that has one.
     pub fn vsock(&self) -> &vsock::Device {
         self.vsock.as_ref().expect("a machine with a vsock")
@@ -306,14 +333,26 @@ fn read_log(path: &Path) -> String {
 
 fn spawn(machine: &Machine, accel: &str) -> Result<(Child, Option<vsock::Device>, TempDir)> {
     let dir = TempDir::new()?;
-    let kernel = initramfs::write(&dir.path().join("initramfs"), &machine.extras)?;
-    let mut command = Command::new("qemu-system-x86_64");
+    let kernel = match machine.board {
+        Board::Virt => Kernel::find_aarch64()?,
+        _ if machine.extras.generic_kernel => Kernel::find_generic()?,
+        _ => Kernel::find()?,
+    };
+    let initramfs = match (machine.board, machine.only_agent) {
+        (Board::Virt, _) => initramfs::with_only_agent(&paths::aarch64_agent()?, &kernel, &machine.extras),
+        (_, true) => initramfs::with_only_agent(&paths::agent_binary()?, &kernel, &machine.extras),
+        (_, false) => initramfs::full(&kernel, &machine.extras),
+    };
+    fs::write(dir.path().join("initramfs"), initramfs?)?;
+    let (program, console) = machine.board.program_and_console();
+    let mut command = Command::new(program);
     command.current_dir(dir.path());
-    command.args(machine.board_args()).args(["-accel", accel, "-m", "256"]);
+    command.args(machine.board_args()).args(["-accel", accel]);
+    command.args(["-m", if machine.spare_memory { "256,slots=2,maxmem=1G" } else { "256" }]);
     command.args(["-smp", if machine.spare_cpu { "1,maxcpus=2,sockets=2" } else { "1" }]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.arg("-kernel").arg(&kernel.image).args(["-initrd", "initramfs"]);
-    let mut words = String::from(KERNEL_WORDS);
+    let mut words = format!("console={console} {KERNEL_WORDS}");
     if machine.resume {
         words += " resume";
     }
@@ -375,7 +414,7 @@ fn spawn(machine: &Machine, accel: &str) -> Result<(Child, Option<vsock::Device>
     }
     let errors = fs::File::create(dir.path().join("errors"))?;
     command.stdin(Stdio::null()).stdout(errors.try_clone()?).stderr(errors);
-    let child = bounded(&mut command, BOUNDS).spawn().context("starting qemu-system-x86_64")?;
+    let child = bounded(&mut command, BOUNDS).spawn().with_context(|| format!("starting {program}"))?;
     Ok((child, vsock, dir))
 }
 

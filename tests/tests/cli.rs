@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nanoga_tests::agent::{Agent, Bounds, bounded};
@@ -213,10 +213,10 @@ fn the_file_is_one_static_program_without_interpreter() {
 
 /// Runs the agent where it should end by itself.
 fn run(args: &[&str]) -> Output {
-    let mut command = Command::new(paths::agent_binary().unwrap());
+    let mut command = paths::agent_command().unwrap();
     command.env("QGA_CONF", "/nowhere/qemu-ga.conf");
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = bounded(&mut command, Bounds::AGENT).spawn().unwrap();
+    let mut child = bounded(&mut command, Bounds::agent()).spawn().unwrap();
     let ended = nanoga_tests::wait_for("its end", Duration::from_secs(20), || Ok(child.try_wait()?));
     if let Err(e) = ended {
         child.kill().unwrap();

@@ -278,7 +278,7 @@ fn output(program: &Path, configuration: &str, args: &[&str]) -> Output {
     let mut command = Command::new(program);
     command.env("QGA_CONF", file).args(args).current_dir(dir.path());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = bounded(&mut command, Bounds::AGENT).spawn().unwrap();
+    let mut child = bounded(&mut command, Bounds::agent()).spawn().unwrap();
     let ended = nanoga_tests::wait_for("its end", Duration::from_secs(20), || Ok(child.try_wait()?));
     if let Err(e) = ended {
         child.kill().unwrap();

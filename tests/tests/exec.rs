@@ -561,7 +561,7 @@ fn without_descriptors_a_program_is_refused_and_works_again_later() {
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "ulimit -n 40; exec \"$@\"", "sh"]).arg(paths::agent_binary().unwrap());
     command.args(["-m", "unix-listen", "-p"]).arg(&socket).arg("-t").arg(dir.path());
-    bounded(&mut command, Bounds::AGENT);
+    bounded(&mut command, Bounds::agent());
     let agent = Agent::spawn(dir, command).unwrap();
     agent.wait_for_socket(&socket).unwrap();
     let host = agent.connect().unwrap();

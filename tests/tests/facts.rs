@@ -14,7 +14,7 @@ use tempfile::TempDir;
 /// An agent with these variables in its environment.
 fn agent_with(variables: &[(&str, &str)]) -> Result<(Agent, Client)> {
     let dir = TempDir::new()?;
-    let mut command = Command::new(paths::agent_binary()?);
+    let mut command = paths::agent_command()?;
     command.args(["-m", "unix-listen", "-p"]).arg(dir.path().join("qga.sock"));
     command.env_remove("TZ").envs(variables.iter().copied());
     let agent = Agent::spawn(dir, command)?;

@@ -195,7 +195,7 @@ fn handles_are_continued_by_the_next_agent_and_old_ones_mean_nothing_to_it() {
 fn keeping_state_in(folder: &Path) -> Agent {
     let dir = TempDir::new().unwrap();
     let socket = dir.path().join("qga.sock");
-    let mut command = Command::new(paths::agent_binary().unwrap());
+    let mut command = paths::agent_command().unwrap();
     command.args(["-m", "unix-listen", "-p"]).arg(&socket).arg("--statedir").arg(folder);
     let agent = Agent::spawn(dir, command).unwrap();
     agent.wait_for_socket(&socket).unwrap();
@@ -365,9 +365,9 @@ fn proxmox_reads_and_writes_a_file_its_way() {
 fn where_the_agent_may_have_few_descriptors_at_most_the_limit_is_told() {
     let dir = TempDir::new().unwrap();
     let socket = dir.path().join("qga.sock");
-    let mut command = Command::new(paths::agent_binary().unwrap());
+    let mut command = paths::agent_command().unwrap();
     command.args(["-m", "unix-listen", "-p"]).arg(&socket).arg("-t").arg(dir.path());
-    bounded(&mut command, Bounds::AGENT);
+    bounded(&mut command, Bounds::agent());
     // SAFETY: between fork and exec only a system call is made.
     unsafe {
         use std::os::unix::process::CommandExt;

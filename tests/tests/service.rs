@@ -343,7 +343,7 @@ fn run(dir: &TempDir, args: &[&str], pid_file: &str) -> Output {
     command.env("QGA_CONF", dir.path().join("no-configuration"));
     command.args(args).arg("-f").arg(dir.path().join(pid_file)).arg("-t").arg(dir.path());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = bounded(&mut command, Bounds::AGENT).spawn().unwrap();
+    let mut child = bounded(&mut command, Bounds::agent()).spawn().unwrap();
     let ended = wait_for("its end", PATIENCE, || Ok(child.try_wait()?));
     if let Err(e) = ended {
         child.kill().unwrap();

@@ -1,40 +1,42 @@
-//! The agent for aarch64: built here, and run under user emulation.
+//! The agent for aarch64: built here, run under user emulation, and booted as a guest's first process.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use nanoga_tests::agent::{Agent, Bounds};
-use nanoga_tests::paths;
-use serde_json::json;
-use tempfile::TempDir;
+use nanoga_tests::paths::{self, AARCH64 as TARGET};
 use xshell::{Shell, cmd};
 
 use crate::provision;
 
-const TARGET: &str = "aarch64-unknown-linux-gnu";
-
 /// How long a download of the target may hang.
 const DOWNLOAD_SECONDS: &str = "600";
 
-/// Builds it, starts it, and asks for sync, ping and info.
+/// The black-box tests that run here: of the protocol, channels, options and files. The others look at the process
+/// itself, which is the emulator's, or run in guests.
+const TESTS: &[&str] = &["protocol", "unix", "isa", "cli", "files"];
+
+/// What is the emulator's in those: its memory and its descriptors.
+const NOT_OURS: &[&str] = &["memory_behind", "limit_of_descriptors", "256_files"];
+
+/// Builds it, and runs the black-box tests with it.
 pub fn check(sh: &Shell) -> Result<()> {
     build(sh)?;
-    let agent = paths::target_dir().join(TARGET).join("release/nanoga");
-    let emulator = provision::qemu_aarch64(sh)?;
-    let dir = TempDir::new()?;
-    let mut command = Command::new(emulator);
-    command.arg(agent).args(["-m", "unix-listen", "-p"]);
-    command.arg(dir.path().join("qga.sock")).arg("-t").arg(dir.path());
-    let bounds = Bounds { memory: 16 << 30, ..Bounds::AGENT };
-    let agent = Agent::spawn_within(dir, command, bounds)?;
-    agent.wait_for_socket(&agent.socket())?;
-    let mut host = agent.connect()?;
-    host.sync_delimited()?;
-    ensure!(host.ask("guest-ping")? == json!({}));
-    let info = host.ask("guest-info")?;
-    println!("aarch64: guest-info says version {}", info["version"]);
-    Ok(())
+    let _agent = sh.push_env("NANOGA_BIN", paths::aarch64_agent()?);
+    let _emulator = sh.push_env("NANOGA_EMULATOR", provision::qemu_aarch64(sh)?);
+    let tests = TESTS.iter().flat_map(|name| ["--test", name]);
+    let skipped = NOT_OURS.iter().flat_map(|name| ["--skip", name]);
+    Ok(cmd!(sh, "cargo test --no-fail-fast -p nanoga-tests {tests...} -- {skipped...}").run()?)
+}
+
+/// Boots it where there are packages for that; otherwise says what was left out and why.
+pub fn boot(sh: &Shell) -> Result<Option<String>> {
+    if let Err(why) = provision::aarch64_guest(sh) {
+        let left_out = format!("!!! NOT TESTED: a guest on aarch64, as what it needs cannot be had: {why:#}");
+        println!("{left_out}");
+        return Ok(Some(left_out));
+    }
+    cmd!(sh, "cargo test --no-fail-fast -p nanoga-tests --test guest_alone -- --ignored").run()?;
+    Ok(None)
 }
 
 /// With rustup's toolchain and its linker where it has the target or can get it, otherwise with Debian's compiler.

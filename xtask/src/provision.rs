@@ -40,6 +40,12 @@ const KERNELS: &[&str] = &["linux-image-cloud-amd64", "linux-image-virtual"];
 /// The same for a kernel with drivers for the disks of real machines.
 const GENERIC_KERNELS: &[&str] = &["linux-image-amd64", "linux-image-generic"];
 
+/// The same for aarch64. Ubuntu's servers have these where this machine does not look.
+const AARCH64_KERNELS: &[&str] = &["linux-image-cloud-arm64", "linux-image-virtual"];
+
+/// How long new package lists may take.
+const DOWNLOAD_SECONDS: &str = "300";
+
 /// The vsock device that stands beside QEMU. Debian has it from 13 on.
 const VSOCK_DEVICE: &str = "vhost-device-vsock@0.3.0";
 
@@ -165,6 +171,33 @@ pub fn guest(sh: &Shell) -> Result<()> {
         fs::remove_dir_all(unpacked)?;
     }
     eprintln!("busybox: {}", paths::busybox()?.display());
+    Ok(())
+}
+
+/// Installs and fetches what a guest on aarch64 needs.
+///
+/// Its kernel comes from package lists of its own: this system need not know of another architecture's packages.
+pub fn aarch64_guest(sh: &Shell) -> Result<()> {
+    install_missing(sh, &[("qemu-system-aarch64", "qemu-system-arm")])?;
+    if Kernel::find_aarch64().is_err() {
+        let dir = paths::guest_dir();
+        let apt = dir.join("apt-aarch64");
+        let _ = fs::remove_dir_all(&apt);
+        fs::create_dir_all(apt.join("lists/partial"))?;
+        fs::write(
+            apt.join("conf"),
+            format!(
+                "APT::Architecture \"arm64\";\nAPT::Architectures {{ \"arm64\"; }};\nAPT::Sandbox::User \"root\";\n\
+                 Dir::State::status \"/dev/null\";\nDir::State::Lists \"{0}/lists\";\nDir::Cache \"{0}/cache\";\n",
+                apt.display()
+            ),
+        )?;
+        let _apt = sh.push_env("APT_CONFIG", apt.join("conf"));
+        cmd!(sh, "timeout {DOWNLOAD_SECONDS} apt-get -q update").run()?;
+        fetch_kernel(sh, AARCH64_KERNELS, &dir, "kernel-aarch64")?;
+        fs::remove_dir_all(apt)?;
+    }
+    println!("kernel for aarch64: {}", Kernel::find_aarch64()?.image.display());
     Ok(())
 }
 

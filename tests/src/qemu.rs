@@ -122,6 +122,8 @@ pub struct Machine {
     pub only_agent: bool,
     /// What its image holds beyond the usual.
     pub extras: Extras,
+    /// Boot this image instead.
+    pub image: Option<PathBuf>,
     /// Take over from an image on the disk's swap.
     pub resume: bool,
     /// More words on the kernel's command line, behind all others.
@@ -153,6 +155,7 @@ impl Machine {
             restore: None,
             only_agent: false,
             extras: Extras::default(),
+            image: None,
             resume: false,
             words: String::new(),
             spare_cpu: false,
@@ -190,6 +193,8 @@ pub struct Qemu {
     /// The vsock device, if the machine has one.
     pub vsock: Option<vsock::Device>,
     dir: TempDir,
+    /// When it was started.
+    pub started: Instant,
     /// Its control socket.
     pub qmp: Qmp,
 }
@@ -199,10 +204,10 @@ impl Qemu {
     pub fn start(machine: &Machine) -> Result<Qemu> {
         // Neither the processor nor its KVM is this machine's.
         let accel = if machine.board == Board::Virt { "tcg".into() } else { accelerator()? };
-        let (child, vsock, dir) = spawn(machine, &accel)?;
+        let (child, started, vsock, dir) = spawn(machine, &accel)?;
         let connected = Qmp::connect(&dir.path().join("qmp"));
         let qmp = connected.with_context(|| read_log(&dir.path().join("errors")))?;
-        let mut qemu = Qemu { child, vsock, dir, qmp };
+        let mut qemu = Qemu { child, vsock, dir, started, qmp };
         if let Some(from) = &machine.restore {
             qemu.restore(from)?;
         }
@@ -331,17 +336,18 @@ fn read_log(path: &Path) -> String {
     String::from_utf8_lossy(&log[tail..]).into_owned()
 }
 
-fn spawn(machine: &Machine, accel: &str) -> Result<(Child, Option<vsock::Device>, TempDir)> {
+fn spawn(machine: &Machine, accel: &str) -> Result<(Child, Instant, Option<vsock::Device>, TempDir)> {
     let dir = TempDir::new()?;
     let kernel = match machine.board {
         Board::Virt => Kernel::find_aarch64()?,
         _ if machine.extras.generic_kernel => Kernel::find_generic()?,
         _ => Kernel::find()?,
     };
-    let initramfs = match (machine.board, machine.only_agent) {
-        (Board::Virt, _) => initramfs::with_only_agent(&paths::aarch64_agent()?, &kernel, &machine.extras),
-        (_, true) => initramfs::with_only_agent(&paths::agent_binary()?, &kernel, &machine.extras),
-        (_, false) => initramfs::full(&kernel, &machine.extras),
+    let initramfs = match (&machine.image, machine.board, machine.only_agent) {
+        (Some(image), ..) => fs::read(image).with_context(|| format!("reading {}", image.display())),
+        (None, Board::Virt, _) => initramfs::with_only_agent(&paths::aarch64_agent()?, &kernel, &machine.extras),
+        (None, _, true) => initramfs::with_only_agent(&paths::agent_binary()?, &kernel, &machine.extras),
+        (None, _, false) => initramfs::full(&kernel, &machine.extras),
     };
     fs::write(dir.path().join("initramfs"), initramfs?)?;
     let (program, console) = machine.board.program_and_console();
@@ -414,8 +420,9 @@ fn spawn(machine: &Machine, accel: &str) -> Result<(Child, Option<vsock::Device>
     }
     let errors = fs::File::create(dir.path().join("errors"))?;
     command.stdin(Stdio::null()).stdout(errors.try_clone()?).stderr(errors);
+    let started = Instant::now();
     let child = bounded(&mut command, BOUNDS).spawn().with_context(|| format!("starting {program}"))?;
-    Ok((child, vsock, dir))
+    Ok((child, started, vsock, dir))
 }
 
 /// Disks with their controllers; each holes a discard into its image.
@@ -490,7 +497,7 @@ fn kvm_works() -> Result<bool> {
     if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
         return Ok(false);
     }
-    let (mut child, _, dir) = spawn(&Machine::new(Board::Pc), "kvm")?;
+    let (mut child, _, _, dir) = spawn(&Machine::new(Board::Pc), "kvm")?;
     let deadline = Instant::now() + Duration::from_secs(10);
     let shell = dir.path().join("shell");
     let works = loop {

@@ -3,11 +3,14 @@
 //! Machines are noisy and differ; a ratio to the floor (`xtask/floor.rs`: an agent that does nothing, and the bare
 //! dumps of the kernel for interfaces) says more than a time. Client and agents share one processor, so that waking
 //! each other costs the same for all. Every figure is the median of rounds in which everyone has a turn. QEMU's own
-//! agent takes part; what has no floor is held against it. Nothing here fails because it is slow.
+//! agent takes part; what has no floor is held against it. Guests that boot with either have all processors. Nothing
+//! here fails because it is slow.
+
+mod boot;
+mod interfaces;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -17,14 +20,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nanoga_tests::agent::Agent;
 use nanoga_tests::paths;
-use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 use xshell::{Shell, cmd};
 
-use crate::provision::{self, find_program};
+use crate::provision;
 
 /// How much less than QEMU's own agent a command should cost.
 const CHEAPER: f64 = 5.0;
@@ -33,10 +35,13 @@ const PING: &[u8] = b"{\"execute\":\"guest-ping\"}\n";
 
 /// Measures and prints.
 pub fn run(sh: &Shell) -> Result<()> {
+    provision::programs(sh)?;
+    provision::guest(sh)?;
     provision::reference(sh)?;
     cmd!(sh, "cargo build --quiet --release").run()?;
     let floor = build_floor(sh)?;
-    share_one_processor()?;
+    let processors = sched_getaffinity(Pid::from_raw(0))?;
+    share_one_processor(&processors)?;
     let programs = [
         Program { name: "nanoga", path: paths::agent_binary()?, is_floor: false },
         Program { name: "floor", path: floor, is_floor: true },
@@ -52,10 +57,12 @@ pub fn run(sh: &Shell) -> Result<()> {
     for count in [10, 100, 1000] {
         // A thread can leave its network namespace, and take the programs it starts along.
         let programs = without_floor(&programs);
-        let measured = thread::spawn(move || interfaces(&programs, count)).join();
+        let measured = thread::spawn(move || interfaces::interfaces(&programs, count)).join();
         measured.map_err(|_| anyhow::anyhow!("the measurement of interfaces panicked"))??;
     }
-    commands(&without_floor(&programs))
+    commands(&without_floor(&programs))?;
+    sched_setaffinity(Pid::from_raw(0), &processors)?;
+    boot::boots(sh)
 }
 
 fn without_floor(programs: &[Program]) -> Vec<Program> {
@@ -313,100 +320,8 @@ fn exec(peer: &mut Peer) -> Result<()> {
     Ok(())
 }
 
-/// `guest-network-get-interfaces` against the kernel's dumps alone, in a network namespace of this thread.
-fn interfaces(programs: &[Program], count: usize) -> Result<()> {
-    let what = format!("{count} interfaces, two addresses each");
-    if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-        println!("{what:<40} left out: a network namespace needs root ({error})");
-        return Ok(());
-    }
-    make_interfaces(count)?;
-    let mut peers = programs.iter().map(Program::start).collect::<Result<Vec<Peer>>>()?;
-    let request = b"{\"execute\":\"guest-network-get-interfaces\"}\n";
-
-    let mut samples = vec![Vec::new(); 3];
-    let mut buffer = vec![0; 32 << 10];
-    for round in 0..31 {
-        let start = Instant::now();
-        bare_dumps(&mut buffer)?;
-        samples[1].push(start.elapsed().as_secs_f64());
-        for (at, peer) in peers.iter_mut().enumerate() {
-            // It takes seconds where nanoga takes milliseconds.
-            if at == 1 && round % 10 != 0 {
-                continue;
-            }
-            let start = Instant::now();
-            peer.call(request)?;
-            samples[at * 2].push(start.elapsed().as_secs_f64());
-        }
-    }
-    row(&what, &samples, microseconds, Some(3.0));
-    Ok(())
-}
-
-/// Ends of virtual cables, up, each with an IPv4 and an IPv6 address.
-fn make_interfaces(count: usize) -> Result<()> {
-    let mut lines = String::from("link set lo up\n");
-    for pair in 0..count / 2 {
-        lines += &format!("link add p{} type veth peer name p{}\n", pair * 2, pair * 2 + 1);
-    }
-    for link in 0..count {
-        lines += &format!("link set p{link} addrgenmode none\n");
-        lines += &format!("addr add 10.{}.{}.1/24 dev p{link}\n", link / 250, link % 250);
-        lines += &format!("addr add fd00:0:0:{link:x}::1/64 dev p{link} nodad\n");
-        lines += &format!("link set p{link} up\n");
-    }
-    let ip = find_program("ip").context("ip (iproute2) is not installed")?;
-    let mut ip = Command::new(ip).args(["-batch", "-"]).stdin(Stdio::piped()).spawn()?;
-    ip.stdin.take().context("no pipe")?.write_all(lines.as_bytes())?;
-    ensure!(ip.wait()?.success(), "ip could not make {count} interfaces");
-    // The kernel is still at work with them.
-    thread::sleep(Duration::from_millis(300));
-    Ok(())
-}
-
-/// All links and all addresses, taken from the kernel and thrown away: nobody can know them in less time.
-fn bare_dumps(buffer: &mut [u8]) -> Result<()> {
-    const RTM_GETLINK: u16 = 18;
-    const RTM_GETADDR: u16 = 22;
-    let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
-    // struct ifinfomsg has 16 bytes, struct ifaddrmsg 8.
-    for (kind, body) in [(RTM_GETLINK, 16), (RTM_GETADDR, 8)] {
-        let mut request = Vec::new();
-        request.extend(u32::to_ne_bytes(16 + body));
-        request.extend(u16::to_ne_bytes(kind));
-        request.extend(u16::to_ne_bytes(0x301)); // NLM_F_REQUEST | NLM_F_DUMP
-        request.resize(16 + body as usize, 0);
-        send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
-        loop {
-            let length = recv(netlink.as_raw_fd(), buffer, MsgFlags::empty())?;
-            if dump_ends(&buffer[..length]) {
-                break;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Is there NLMSG_DONE or NLMSG_ERROR among these messages, or nothing at all?
-fn dump_ends(mut messages: &[u8]) -> bool {
-    if messages.is_empty() {
-        return true;
-    }
-    while let Some((header, _)) = messages.split_first_chunk::<16>() {
-        let [l0, l1, l2, l3, k0, k1, ..] = *header;
-        if matches!(u16::from_ne_bytes([k0, k1]), 2 | 3) {
-            return true;
-        }
-        let length = u32::from_ne_bytes([l0, l1, l2, l3]).max(16).next_multiple_of(4);
-        messages = messages.get(length as usize..).unwrap_or_default();
-    }
-    false
-}
-
 /// From here on, this program and all that it starts run on the last of its processors.
-fn share_one_processor() -> Result<()> {
-    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+fn share_one_processor(allowed: &CpuSet) -> Result<()> {
     let last = (0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
     let mut one = CpuSet::new();
     one.set(last.context("no processor")?)?;

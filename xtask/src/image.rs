@@ -44,14 +44,8 @@ pub struct Image {
 /// Builds it, and says how large it is and how it boots.
 pub fn build(sh: &Shell, wanted: &Image) -> Result<()> {
     cmd!(sh, "cargo build --quiet --release").run()?;
-    let mut conf = String::from("[general]\n");
-    let mut image = initramfs::Image::default();
-    for dir in ["bin", "dev", "etc", "etc/nanoga", "lib", "lib/modules", "proc", "root", "run", "sys", "tmp"] {
-        image.dir(dir);
-    }
-    // Before devtmpfs is there, the kernel opens it for the first process.
-    image.device("dev/console", 5, 1);
-    image.file("init", 0o755, fs::read(paths::agent_binary()?)?);
+    let mut conf = String::new();
+    let mut image = with_agent()?;
     if let Some(payload) = &wanted.payload {
         let name = payload.file_name().and_then(|name| name.to_str()).context("a program without a name")?;
         let bytes = fs::read(payload).with_context(|| format!("reading {}", payload.display()))?;
@@ -72,20 +66,15 @@ pub fn build(sh: &Shell, wanted: &Image) -> Result<()> {
         let (from, to) = file.split_once(':').unwrap_or((file, file));
         image.copy(Path::new(from), Path::new(to))?;
     }
-    image.file("etc/nanoga/init.conf", 0o644, conf.into());
+    set(&mut image, &conf);
 
     let (kernel, boots) = kernel(wanted.kernel.as_deref())?;
-    let mut order = String::new();
     let mut bare = None;
     if let Some(kernel) = &kernel {
         // What it costs without the kernel's part.
         bare = Some(pack(sh, image.clone())?.len());
-        for (name, module) in modules(kernel, &present(kernel, &wanted.modules)?)? {
-            order += &format!("/lib/modules/{name}.ko\n");
-            image.file(&format!("lib/modules/{name}.ko"), 0o644, module);
-        }
+        add_modules(&mut image, kernel, &present(kernel, &wanted.modules)?)?;
     }
-    image.file("etc/nanoga/modules", 0o644, order.into());
     let packed = pack(sh, image)?;
     fs::write(&wanted.output, &packed).with_context(|| format!("writing {}", wanted.output.display()))?;
     print!("{}: {} bytes", wanted.output.display(), packed.len());
@@ -101,6 +90,34 @@ pub fn build(sh: &Shell, wanted: &Image) -> Result<()> {
         boots.as_deref().unwrap_or(Path::new("vmlinuz")).display(),
         wanted.output.display()
     );
+    Ok(())
+}
+
+/// An image with the agent as its first process and nothing else.
+pub fn with_agent() -> Result<initramfs::Image> {
+    let mut image = initramfs::Image::default();
+    for dir in ["bin", "dev", "etc", "etc/nanoga", "lib", "lib/modules", "proc", "root", "run", "sys", "tmp"] {
+        image.dir(dir);
+    }
+    // Before devtmpfs is there, the kernel opens it for the first process.
+    image.device("dev/console", 5, 1);
+    image.file("init", 0o755, fs::read(paths::agent_binary()?)?);
+    Ok(image)
+}
+
+/// Adds its settings: lines of `KEY=VALUE`.
+pub fn set(image: &mut initramfs::Image, settings: &str) {
+    image.file("etc/nanoga/init.conf", 0o644, format!("[general]\n{settings}").into());
+}
+
+/// Adds these modules of a kernel and what they depend on, and the list by which the agent loads them.
+pub fn add_modules(image: &mut initramfs::Image, kernel: &Path, names: &[&str]) -> Result<()> {
+    let mut order = String::new();
+    for (name, module) in modules(kernel, names)? {
+        order += &format!("/lib/modules/{name}.ko\n");
+        image.file(&format!("lib/modules/{name}.ko"), 0o644, module);
+    }
+    image.file("etc/nanoga/modules", 0o644, order.into());
     Ok(())
 }
 
@@ -140,7 +157,7 @@ fn present<'n>(kernel: &Path, more: &'n [String]) -> Result<Vec<&'n str>> {
 }
 
 /// The archive, compressed so that every kernel can read it.
-fn pack(sh: &Shell, image: initramfs::Image) -> Result<Vec<u8>> {
+pub fn pack(sh: &Shell, image: initramfs::Image) -> Result<Vec<u8>> {
     let archive = image.finish()?;
     Ok(cmd!(sh, "gzip -9 -n").stdin(archive).quiet().output()?.stdout)
 }

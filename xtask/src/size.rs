@@ -20,12 +20,15 @@ use object::{Object, ObjectSection};
 use tempfile::TempDir;
 use xshell::{Shell, cmd};
 
+use crate::image;
 use crate::provision::find_program;
 
 /// Bytes of the file with every command: what is reached, in whole KiB. The goal is 48 KiB.
 const FILE_LIMIT: u64 = 92 * 1024;
 /// Bytes of the file with the fewest commands, `minimal`: what is reached, in whole KiB. The goal is 20 KiB.
 const MINIMAL_LIMIT: u64 = 35 * 1024;
+/// Bytes of an initramfs with the agent alone, compressed, without the kernel's modules.
+const INITRAMFS_LIMIT: u64 = 64 * 1024;
 /// What stands in the file if a command of these features does, as its name does.
 const MARKS: [(&str, &[&str]); 4] = [
     ("exec", &["guest-exec"]),
@@ -53,6 +56,7 @@ pub fn check(sh: &Shell) -> Result<()> {
 
     let mut table = Table::default();
     layout(&file, &mut table)?;
+    initramfs(sh, &mut table)?;
     features(sh, &file, &mut table)?;
     running(&program, file.len() as u64, &mut table)?;
     if let Ok(path) = paths::reference_agent() {
@@ -145,6 +149,16 @@ fn layout(file: &[u8], table: &mut Table) -> Result<()> {
 fn has_dynamic(elf: &ElfFile64<'_>, file: &[u8]) -> Result<bool> {
     let sections = elf.elf_header().section_headers(elf.endian(), file)?;
     Ok(sections.iter().any(|section| section.sh_type(elf.endian()) == object::elf::SHT_DYNAMIC))
+}
+
+/// What a guest costs that has nothing else.
+fn initramfs(sh: &Shell, table: &mut Table) -> Result<()> {
+    let mut image = image::with_agent()?;
+    image::set(&mut image, "");
+    table.heading("as the first process of a guest");
+    let bytes = image::pack(sh, image)?.len();
+    table.row("initramfs without modules, compressed", bytes as f64, INITRAMFS_LIMIT as f64, "bytes");
+    Ok(())
 }
 
 /// What is switched off leaves nothing in the file.

@@ -12,9 +12,18 @@ use rustix::io::write;
 use rustix::process::{chdir, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
+use crate::event_loop::block_signals;
 use crate::log::{Failed, fail, why};
 use crate::sys;
 use crate::text::decimal;
+
+/// Closes what whoever started the agent has left open, but for the standard descriptors and so many passed sockets
+/// behind them. To be called before anything is opened.
+pub fn close_inherited(passed: usize) {
+    let first = u32::try_from(passed).unwrap_or(0).wrapping_add(3);
+    // SAFETY: nothing of the agent's is open yet.
+    unsafe { sys::close_range(first, u32::MAX) };
+}
 
 /// The file with the number of the process, locked for as long as that lives.
 pub struct PidFile {
@@ -44,6 +53,7 @@ impl PidFile {
     /// Goes on as a copy of this process, in the background. Returns `true` in the copy; the other one is done.
     #[inline(never)]
     pub fn detach(&self) -> rustix::io::Result<bool> {
+        block_signals(false);
         // SAFETY: the parent ends at once and leaves everything to the child, which is the agent from here on.
         let child = unsafe { sys::fork() }.inspect_err(|_| self.remove())?;
         if child > 0 {

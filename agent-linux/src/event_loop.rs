@@ -13,7 +13,7 @@ use crate::init::Init;
 use crate::options::FULL;
 use crate::sys::{self, SignalSet};
 
-/// The signals that are waited for. SIGPIPE is only blocked: a write says the same by its error.
+/// The signals that are waited for.
 const HANDLED: SignalSet = SignalSet::EMPTY.with(kernel::SIGTERM).with(kernel::SIGINT).with(kernel::SIGCHLD);
 
 /// What errors of the loop itself are said of.
@@ -25,6 +25,18 @@ const SIGNALS: u64 = u64::MAX;
 /// The token of what announces devices.
 const DEVICES: u64 = u64::MAX - 2;
 
+/// The signals that are waited for, by the first process or another agent.
+fn handled(is_first: bool) -> SignalSet {
+    if is_first { Init::signals() } else { HANDLED }
+}
+
+/// Has signals wait for the loop. To be called before anything is opened, so that one that comes early ends the agent
+/// as a later one does. SIGPIPE is only blocked: a write says the same by its error.
+#[inline(never)]
+pub fn block_signals(is_first: bool) {
+    sys::block_only(handled(is_first).with(kernel::SIGPIPE));
+}
+
 /// Serves the channels. Returns when a signal says so, or with what could not be waited for and why.
 pub fn run(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel]) -> Result<(), (&'static [u8], Errno)> {
     let mut what = SELF;
@@ -33,11 +45,9 @@ pub fn run(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel]) -> Result<()
 
 /// The same. `what` is changed to what could not be waited for.
 fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'static [u8]) -> rustix::io::Result<()> {
-    let handled = if !agent.guest.tables.init.is_empty() { Init::signals() } else { HANDLED };
-    sys::block_only(handled.with(kernel::SIGPIPE));
     // Whoever started the agent may ignore it. Then the kernel would tell of no child that has ended.
     sys::default_signal(kernel::SIGCHLD);
-    let signals = sys::signalfd(handled)?;
+    let signals = sys::signalfd(handled(!agent.guest.tables.init.is_empty()))?;
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     if cfg!(feature = "exec") {
         agent.guest.tables.records.watch_by(&epoll);

@@ -55,7 +55,7 @@ use guest::files::DESCRIPTORS;
 use guest::{LinuxGuest, Tables, freeze};
 use log::{Failed, fail, why};
 use memory::{All, CHANNELS, ChannelMemory, Memory};
-use options::{FULL, Name, Options};
+use options::{FULL, Method, Name, Options};
 use sys::Strings;
 
 /// What is small. It stands in static memory, beside data that is touched anyway: on the stack the channels would take
@@ -161,6 +161,13 @@ fn serve(
         options.take_passed(environment, u64::from(getpid().as_raw_nonzero().get().unsigned_abs()));
     }
     let options: &'static Options = options;
+    let daemonize = options.is_on(Name::Daemonize) && !is_first;
+    if daemonize {
+        daemon::close_inherited(options.channels.iter().filter(|place| place.method == Method::Passed).count());
+    } else {
+        // A daemon does so when it becomes one: before, a signal ends the start.
+        event_loop::block_signals(is_first);
+    }
     // What an agent before this one has frozen must not be written to: not even files are made there.
     let frozen = freeze::ABLE && freeze::was_frozen(options.state_dir());
     // Where something fails from here on the process ends, which closes more than drops would, in fewer bytes.
@@ -169,7 +176,7 @@ fn serve(
         log = Some(ManuallyDrop::new(log::open(path).map_err(|error| failure(path.to_bytes(), sys::errno(error)))?));
     }
     let mut pid_file = None;
-    if options.is_on(Name::Daemonize) && !is_first {
+    if daemonize {
         pid_file = Some(PidFile::take(options.word(Name::Pidfile).unwrap_or_default(), frozen)?);
     }
     if let Err(failed) = open(options, &mut memory.channels, channels, is_first) {

@@ -1,8 +1,8 @@
 //! What a panic does: the agent starts anew.
 //!
 //! No panic is known to be reachable (`cargo xtask panics`), but the agent may be PID 1, and then its end is the guest's.
-//! So the program is executed once more through a descriptor that was opened at the start, when the file was certainly
-//! still the same. A message would cost five kilobytes of formatting: there is none.
+//! So the program is executed once more, by the link that leads to the very file that runs, whatever may stand in its
+//! place by now. A message would cost five kilobytes of formatting: there is none.
 
 #![allow(unsafe_code, reason = "one mutable static, written before anything can panic")]
 
@@ -10,8 +10,6 @@ use core::panic::PanicInfo;
 
 use agent_linux::guest::freeze::rescue;
 use agent_linux::sys::{self, Strings};
-use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, OFlags};
 use rustix::thread::{Timespec, nanosleep};
 
 /// The exit status of a program that abort(3) ended, as a shell reports it: where a new start is impossible.
@@ -22,7 +20,6 @@ const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// What it takes to start anew.
 struct Restart {
-    program: OwnedFd,
     arguments: Strings<'static>,
     environment: Strings<'static>,
 }
@@ -32,11 +29,9 @@ static mut RESTART: Option<Restart> = None;
 
 /// Remembers how this program was started. To be called once, first of all.
 pub(crate) fn prepare(arguments: Strings<'static>, environment: Strings<'static>) {
-    if let Ok(program) = sys::open(CWD, c"/proc/self/exe", OFlags::PATH) {
-        let restart = Some(Restart { program, arguments, environment });
-        // SAFETY: there is one thread and nobody has a reference yet.
-        unsafe { (&raw mut RESTART).write(restart) };
-    }
+    let restart = Some(Restart { arguments, environment });
+    // SAFETY: there is one thread and nobody has a reference yet.
+    unsafe { (&raw mut RESTART).write(restart) };
 }
 
 #[panic_handler]
@@ -49,7 +44,8 @@ fn panic(_: &PanicInfo<'_>) -> ! {
     {
         rescue();
         let _ = nanosleep(&PAUSE);
-        sys::execve_fd(&restart.program, restart.arguments, restart.environment);
+        // SAFETY: arrays of strings by their types.
+        unsafe { sys::execve_words(c"/proc/self/exe", restart.arguments.array(), restart.environment.array()) };
     }
     sys::exit(ABORTED)
 }

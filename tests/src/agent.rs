@@ -7,7 +7,7 @@ use std::env;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -239,6 +239,18 @@ impl Bounds {
         let memory = if paths::emulator().is_some() { 16 << 30 } else { 1 << 30 };
         Bounds { memory, cpu: 120, file: 256 << 20 }
     }
+}
+
+/// Runs a program that shall end by itself, and says what it printed. What it may leave behind is not waited for.
+pub fn run(command: &mut Command) -> Result<Output> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = bounded(command, Bounds::agent()).spawn().with_context(|| format!("starting {command:?}"))?;
+    if let Err(error) = wait_for("its end", PATIENCE, || Ok(child.try_wait()?)) {
+        child.kill()?;
+        child.wait()?;
+        return Err(error.context(format!("{command:?}")));
+    }
+    Ok(child.wait_with_output()?)
 }
 
 /// Puts bounds on a command. It is killed when the thread that starts it ends.

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
-use nanoga_tests::agent::{Agent, Bounds, bounded};
+use nanoga_tests::agent::{self, Agent};
 use nanoga_tests::paths;
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -212,17 +212,9 @@ fn the_file_is_one_static_program_without_interpreter() {
 }
 
 /// Runs the agent where it should end by itself.
+#[track_caller]
 fn run(args: &[&str]) -> Output {
-    let mut command = paths::agent_command().unwrap();
-    command.env("QGA_CONF", "/nowhere/qemu-ga.conf");
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = bounded(&mut command, Bounds::agent()).spawn().unwrap();
-    let ended = nanoga_tests::wait_for("its end", Duration::from_secs(20), || Ok(child.try_wait()?));
-    if let Err(e) = ended {
-        child.kill().unwrap();
-        panic!("{args:?}: {e}");
-    }
-    child.wait_with_output().unwrap()
+    agent::run(paths::agent_command().unwrap().env("QGA_CONF", "/nowhere/qemu-ga.conf").args(args)).unwrap()
 }
 
 /// It ends with this and nothing else.

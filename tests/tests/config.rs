@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::process::{Command, Output};
 
-use nanoga_tests::agent::{Agent, Bounds, bounded};
+use nanoga_tests::agent::{self, Agent};
 use nanoga_tests::client::error_text;
 use nanoga_tests::paths;
 use serde_json::{Value, json};
@@ -269,6 +268,7 @@ fn dump(configuration: &str, args: &[&str]) -> String {
 }
 
 /// Runs an agent that ends by itself.
+#[track_caller]
 fn output(program: &Path, configuration: &str, args: &[&str]) -> Output {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("qemu-ga.conf");
@@ -276,13 +276,5 @@ fn output(program: &Path, configuration: &str, args: &[&str]) -> Output {
         fs::write(&file, configuration).unwrap();
     }
     let mut command = Command::new(program);
-    command.env("QGA_CONF", file).args(args).current_dir(dir.path());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = bounded(&mut command, Bounds::agent()).spawn().unwrap();
-    let ended = nanoga_tests::wait_for("its end", Duration::from_secs(20), || Ok(child.try_wait()?));
-    if let Err(e) = ended {
-        child.kill().unwrap();
-        panic!("{args:?}: {e}");
-    }
-    child.wait_with_output().unwrap()
+    agent::run(command.env("QGA_CONF", file).args(args).current_dir(dir.path())).unwrap()
 }

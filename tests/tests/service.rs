@@ -7,10 +7,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::Duration;
 
-use nanoga_tests::agent::{Agent, Bounds, bounded};
+use nanoga_tests::agent::{self, Agent};
 use nanoga_tests::client::Client;
 use nanoga_tests::{paths, wait_for};
 use nix::fcntl::{FcntlArg, fcntl};
@@ -53,10 +53,50 @@ fn its_pid_file_goes_with_it() {
 }
 
 #[test]
+fn it_keeps_nothing_of_what_it_inherited_but_its_sockets() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("passed.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 4</dev/zero 9</dev/zero"]);
+    inherit(shell.arg(paths::agent_binary().unwrap()), &[&listener]);
+    let daemon = Daemon::start_by(shell, dir, &[]);
+    assert_eq!(Client::connect(&path).unwrap().ask("guest-ping").unwrap(), json!({}));
+    let open = fs::read_dir(daemon.proc("fd")).unwrap().map(|fd| fs::read_link(fd.unwrap().path()).unwrap());
+    let open: Vec<PathBuf> = open.collect();
+    assert!(open.len() > 3 && !open.iter().any(|file| file == Path::new("/dev/zero")), "{open:?}");
+    assert!(fs::read_link(daemon.proc("fd/3")).unwrap().to_str().unwrap().starts_with("socket:"), "{open:?}");
+}
+
+#[test]
+fn a_signal_that_comes_while_it_goes_into_the_background_ends_it_in_order() {
+    for signal in ["SIGTERM", "SIGINT"] {
+        let dir = TempDir::new().unwrap();
+        let socket = dir.path().join("qga.sock");
+        let args = ["-d", "-m", "unix-listen", "-p", socket.to_str().unwrap()];
+        let output = run_by(interrupted("setsid", signal), &dir, &args);
+        assert_eq!(output.status.code(), Some(0), "{signal}");
+        assert!(socket.exists() && !dir.path().join("pid").exists(), "{signal}");
+    }
+}
+
+#[test]
+fn a_signal_that_comes_as_soon_as_hosts_can_connect_ends_it_with_status_0() {
+    for signal in ["SIGTERM", "SIGINT"] {
+        let dir = TempDir::new().unwrap();
+        let socket = dir.path().join("qga.sock");
+        let output =
+            run_by(interrupted("listen", signal), &dir, &["-m", "unix-listen", "-p", socket.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(0), "{signal}");
+        assert!(socket.exists(), "{signal}");
+    }
+}
+
+#[test]
 fn a_second_daemon_is_refused_and_the_first_is_not_disturbed() {
     let daemon = Daemon::start(&[]);
     let other = daemon.file("other.sock");
-    let output = run(&daemon.dir, &["-d", "-m", "unix-listen", "-p", other.to_str().unwrap()], "pid");
+    let output = run(&daemon.dir, &["-d", "-m", "unix-listen", "-p", other.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     let want = format!("nanoga: pid file '{}': another agent is running\n", daemon.file("pid").display());
     assert_eq!(String::from_utf8(output.stderr).unwrap(), want);
@@ -72,7 +112,7 @@ fn qemus_own_agent_is_another_agent_and_so_are_we() {
     let lock = libc_flock();
     fcntl(&file, FcntlArg::F_SETLK(&lock)).unwrap();
     let socket = dir.path().join("qga.sock");
-    let output = run(&dir, &["-d", "-m", "unix-listen", "-p", socket.to_str().unwrap()], "pid");
+    let output = run(&dir, &["-d", "-m", "unix-listen", "-p", socket.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     drop(file);
 
@@ -96,7 +136,7 @@ fn a_pid_file_that_is_a_link_is_not_followed() {
     fs::write(&precious, "data").unwrap();
     symlink(&precious, dir.path().join("pid")).unwrap();
     let socket = dir.path().join("qga.sock");
-    let output = run(&dir, &["-d", "-m", "unix-listen", "-p", socket.to_str().unwrap()], "pid");
+    let output = run(&dir, &["-d", "-m", "unix-listen", "-p", socket.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("Too many levels of symbolic links"));
     assert_eq!(fs::read_to_string(&precious).unwrap(), "data");
@@ -105,7 +145,7 @@ fn a_pid_file_that_is_a_link_is_not_followed() {
 #[test]
 fn where_a_channel_cannot_be_opened_there_is_no_daemon_and_no_pid_file() {
     let dir = TempDir::new().unwrap();
-    let output = run(&dir, &["-d", "-m", "unix-listen", "-p", "/nowhere/qga.sock"], "pid");
+    let output = run(&dir, &["-d", "-m", "unix-listen", "-p", "/nowhere/qga.sock"]);
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(said, "nanoga: /nowhere/qga.sock: No such file or directory\n");
@@ -191,7 +231,7 @@ fn a_log_that_cannot_be_opened_ends_it() {
     let dir = TempDir::new().unwrap();
     let socket = dir.path().join("qga.sock");
     let args = ["-l", "/nowhere/log", "-m", "unix-listen", "-p", socket.to_str().unwrap()];
-    let output = run(&dir, &args, "pid");
+    let output = run(&dir, &args);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "nanoga: /nowhere/log: No such file or directory\n");
 }
@@ -298,9 +338,14 @@ impl Daemon {
 
     /// The parent's end is waited for, and nothing else.
     fn start_in(dir: TempDir, more: &[&str]) -> Daemon {
+        Daemon::start_by(Command::new(paths::agent_binary().unwrap()), dir, more)
+    }
+
+    /// The same, started by another program.
+    fn start_by(program: Command, dir: TempDir, more: &[&str]) -> Daemon {
         let socket = dir.path().join("qga.sock");
         let args = [&["--daemonize", "-m", "unix-listen", "-p", socket.to_str().unwrap()], more].concat();
-        let output = run(&dir, &args, "pid");
+        let output = run_by(program, &dir, &args);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{said}");
         assert_eq!(said, "");
@@ -338,18 +383,17 @@ impl Drop for Daemon {
 }
 
 /// Runs an agent whose first process ends by itself.
-fn run(dir: &TempDir, args: &[&str], pid_file: &str) -> Output {
-    let mut command = Command::new(paths::agent_binary().unwrap());
+#[track_caller]
+fn run(dir: &TempDir, args: &[&str]) -> Output {
+    run_by(Command::new(paths::agent_binary().unwrap()), dir, args)
+}
+
+/// The same, started by another program.
+#[track_caller]
+fn run_by(mut command: Command, dir: &TempDir, args: &[&str]) -> Output {
     command.env("QGA_CONF", dir.path().join("no-configuration"));
-    command.args(args).arg("-f").arg(dir.path().join(pid_file)).arg("-t").arg(dir.path());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = bounded(&mut command, Bounds::agent()).spawn().unwrap();
-    let ended = wait_for("its end", PATIENCE, || Ok(child.try_wait()?));
-    if let Err(e) = ended {
-        child.kill().unwrap();
-        panic!("{args:?}: {e}");
-    }
-    child.wait_with_output().unwrap()
+    command.args(args).arg("-f").arg(dir.path().join("pid")).arg("-t").arg(dir.path());
+    agent::run(&mut command).unwrap()
 }
 
 /// Starts an agent with these descriptors as numbers 3 and up, as systemd does.
@@ -362,7 +406,20 @@ fn with_sockets(
 ) -> anyhow::Result<Agent> {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("LISTEN_PID={pid} LISTEN_FDS={count} exec \"$0\" \"$@\"")]);
-    command.arg(paths::agent_binary()?).args(args).arg("-t").arg(dir.path());
+    inherit(command.arg(paths::agent_binary()?).args(args).arg("-t").arg(dir.path()), sockets);
+    Agent::spawn(dir, command)
+}
+
+/// The agent, which gets this signal at this system call, the first of them.
+fn interrupted(call: &str, signal: &str) -> Command {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-o", "/dev/null", "-e", &format!("inject={call}:signal={signal}:when=1")]);
+    command.arg(paths::agent_binary().unwrap());
+    command
+}
+
+/// Has a command inherit these descriptors, as numbers 3 and up.
+fn inherit(command: &mut Command, sockets: &[&dyn AsRawFd]) {
     // Far above those they become.
     let high: Vec<RawFd> = sockets.iter().map(|socket| dup_above(socket.as_raw_fd(), 100)).collect();
     // SAFETY: between fork and exec only dup2(2) is called.
@@ -378,7 +435,6 @@ fn with_sockets(
             Ok(())
         });
     }
-    Agent::spawn(dir, command)
 }
 
 /// A copy of a descriptor that no program inherits. It is left open: a test has few.

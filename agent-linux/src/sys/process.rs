@@ -6,11 +6,9 @@ use core::ffi::{CStr, c_char, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use agent_core::guest::Errno;
 use linux_raw_sys::general as kernel;
-use rustix::fd::AsFd;
 
-use super::{Strings, checked, errno, raw, wide};
+use super::{checked, wide};
 use crate::arch::{self, syscall3, syscall5};
 
 /// A copy of this process, as `fork(2)`: the child's number, or 0 in the child.
@@ -102,22 +100,6 @@ pub unsafe fn execve_words(
     let result =
         unsafe { syscall3(kernel::__NR_execve, path, arguments.expose_provenance(), environment.expose_provenance()) };
     checked(result).err().unwrap_or(rustix::io::Errno::NOENT)
-}
-
-/// Becomes the program behind a descriptor: `execveat(2)` with `AT_EMPTY_PATH`. Returns only if that failed.
-pub fn execve_fd(program: impl AsFd, arguments: Strings<'_>, environment: Strings<'_>) -> Errno {
-    // SAFETY: a string and arrays of strings, readable by their types.
-    let result = unsafe {
-        syscall5(
-            kernel::__NR_execveat,
-            raw(program),
-            c"".as_ptr().expose_provenance(),
-            arguments.array().expose_provenance(),
-            environment.array().expose_provenance(),
-            wide(kernel::AT_EMPTY_PATH),
-        )
-    };
-    checked(result).err().map_or(Errno(0), errno)
 }
 
 /// Ends the process: `exit_group(2)`.

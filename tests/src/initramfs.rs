@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use cpio::newc;
@@ -75,6 +76,8 @@ pub struct Extras {
     pub generic_kernel: bool,
     /// More drivers.
     pub modules: Vec<&'static str>,
+    /// Drivers that stay compressed, and how: `xz`, `zst` or `gz`. They come before all others.
+    pub compressed: Vec<(&'static str, &'static str)>,
     /// Programs of this machine, for `/usr/local/sbin`, with the libraries they are linked to.
     pub programs: Vec<PathBuf>,
     /// The agent as the first process, and its `/etc/nanoga/init.conf`.
@@ -209,16 +212,31 @@ fn module_name(path: &Path) -> String {
 }
 
 fn read_module(path: &Path) -> Result<Vec<u8>> {
-    let tool = match path.extension().and_then(OsStr::to_str) {
-        Some("xz") => "xz",
-        Some("zst") => "zstd",
-        Some("gz") => "gzip",
-        _ => return Ok(fs::read(path)?),
+    let Some(tool) = path.extension().and_then(OsStr::to_str).and_then(compressor) else {
+        return Ok(fs::read(path)?);
     };
     let output = Command::new(tool).arg("-dc").arg(path).output();
     let output = output.with_context(|| format!("running {tool}"))?;
     ensure!(output.status.success(), "{tool} cannot read {}", path.display());
     Ok(output.stdout)
+}
+
+/// A module as the kernel can unpack it: it knows neither every check of xz(1), nor more memory than it has.
+fn compress(module: &[u8], extension: &str) -> Result<Vec<u8>> {
+    let tool = compressor(extension).with_context(|| format!("what makes a .{extension}?"))?;
+    let options: &[&str] = if extension == "xz" { &["--check=crc32", "--lzma2=dict=1MiB"] } else { &[] };
+    let mut child = Command::new(tool).args(options).arg("-c").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut input = child.stdin.take().context("no pipe")?;
+    let output = std::thread::scope(|scope| {
+        scope.spawn(move || input.write_all(module));
+        child.wait_with_output()
+    })?;
+    ensure!(output.status.success(), "{tool}: {}", output.status);
+    Ok(output.stdout)
+}
+
+fn compressor(extension: &str) -> Option<&'static str> {
+    [("xz", "xz"), ("zst", "zstd"), ("gz", "gzip")].iter().find(|(known, _)| *known == extension).map(|(_, tool)| *tool)
 }
 
 /// What `depends=a,b` in a module's `.modinfo` section names.
@@ -284,6 +302,12 @@ impl Image {
     /// The modules of a guest, and their order.
     fn modules(&mut self, kernel: &Kernel, extras: &Extras) -> Result<()> {
         let mut order = String::new();
+        for (name, extension) in &extras.compressed {
+            for (name, module) in modules(&kernel.modules, &[name])? {
+                order += &format!("/modules/{name}.ko.{extension}\n");
+                self.file(&format!("modules/{name}.ko.{extension}"), 0o644, compress(&module, extension)?);
+            }
+        }
         for (name, module) in modules(&kernel.modules, &[MODULES, &extras.modules].concat())? {
             order += &format!("/modules/{name}.ko\n");
             self.file(&format!("modules/{name}.ko"), 0o644, module);

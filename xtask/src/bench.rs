@@ -44,7 +44,7 @@ pub fn run(sh: &Shell) -> Result<()> {
     share_one_processor(&processors)?;
     let programs = [
         Program { name: "nanoga", path: paths::agent_binary()?, is_floor: false },
-        Program { name: "floor", path: floor, is_floor: true },
+        Program { name: "floor", path: floor.clone(), is_floor: true },
         Program { name: "qemu-ga", path: paths::reference_agent()?, is_floor: false },
     ];
 
@@ -62,7 +62,7 @@ pub fn run(sh: &Shell) -> Result<()> {
     }
     commands(&without_floor(&programs))?;
     sched_setaffinity(Pid::from_raw(0), &processors)?;
-    boot::boots(sh)
+    boot::boots(sh, &floor)
 }
 
 fn without_floor(programs: &[Program]) -> Vec<Program> {

@@ -95,14 +95,20 @@ pub fn build(sh: &Shell, wanted: &Image) -> Result<()> {
 
 /// An image with the agent as its first process and nothing else.
 pub fn with_agent() -> Result<initramfs::Image> {
+    let mut image = folders();
+    image.file("init", 0o755, fs::read(paths::agent_binary()?)?);
+    Ok(image)
+}
+
+/// An image with what every first process needs.
+pub fn folders() -> initramfs::Image {
     let mut image = initramfs::Image::default();
     for dir in ["bin", "dev", "etc", "etc/nanoga", "lib", "lib/modules", "proc", "root", "run", "sys", "tmp"] {
         image.dir(dir);
     }
     // Before devtmpfs is there, the kernel opens it for the first process.
     image.device("dev/console", 5, 1);
-    image.file("init", 0o755, fs::read(paths::agent_binary()?)?);
-    Ok(image)
+    image
 }
 
 /// Adds its settings: lines of `KEY=VALUE`.

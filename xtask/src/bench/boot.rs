@@ -2,7 +2,9 @@
 //!
 //! One has nanoga as its first process. The other has what it takes without it: busybox, QEMU's own agent with its
 //! libraries, and a script that mounts, loads the same modules, and becomes that agent. Kernel and machine are the same,
-//! and they boot in turns. From the start of an agent alone to its first reply is measured in a guest that stays up.
+//! and they boot in turns. Where times are taken, the floor is the first process: it says so, which is the end of the
+//! kernel's part, and becomes the one that is measured. From the start of an agent alone to its first reply is measured
+//! in a guest that stays up.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,6 +40,9 @@ const LONG: Duration = Duration::from_secs(60);
 /// The line by which nanoga says that it listens.
 const READY: &str = "nanoga: ready";
 
+/// The line by which the floor says that it is the first process.
+const FIRST: &str = "floor: first process";
+
 /// The first process where nanoga is none.
 const SCRIPT: &str = r#"#!/bin/sh
 mount -t proc proc /proc
@@ -53,47 +58,49 @@ exec qemu-ga -m virtio-serial -p "/dev/${name##*/}" -t /run
 const APPLETS: [&str; 5] = ["sh", "mount", "insmod", "grep", "sleep"];
 
 /// Builds both, boots both, and prints.
-pub fn boots(sh: &Shell) -> Result<()> {
+pub fn boots(sh: &Shell, floor: &Path) -> Result<()> {
     let kernel = Kernel::find()?;
     let dir = TempDir::new()?;
-    let images = [("nanoga", ours()?), ("qemu-ga", theirs()?)];
-    let mut sizes = [Vec::new(), Vec::new()];
-    let mut files = Vec::new();
-    for (name, mut image) in images {
-        sizes[0].push(image::pack(sh, image.clone())?.len() as f64);
+    let [mut bare, mut whole] = [Vec::new(), Vec::new()];
+    let mut timed = Vec::new();
+    for (name, contents) in [("nanoga", ours as fn(&str) -> Result<Image>), ("qemu-ga", theirs)] {
+        let mut image = contents("init")?;
+        bare.push(image::pack(sh, image.clone())?.len() as f64);
         image::add_modules(&mut image, &kernel.modules, MODULES)?;
-        let packed = image::pack(sh, image)?;
-        sizes[1].push(packed.len() as f64);
+        whole.push(image::pack(sh, image)?.len() as f64);
+
+        let mut image = contents("first")?;
+        image.file("init", 0o755, fs::read(floor)?);
+        image::add_modules(&mut image, &kernel.modules, MODULES)?;
         let file = dir.path().join(name);
-        fs::write(&file, packed)?;
-        files.push(file);
+        fs::write(&file, image::pack(sh, image)?)?;
+        timed.push(file);
     }
 
     println!("\n{:<40} {:>12} {:>12} {:>7}", format!("a guest, {}", accelerator()?), "nanoga", "qemu-ga", "ratio");
-    row("initramfs without modules, compressed", &sizes[0], kilobytes);
-    row("initramfs, compressed", &sizes[1], kilobytes);
+    row("initramfs without modules, compressed", &bare, kilobytes);
+    row("initramfs, compressed", &whole, kilobytes);
     for (board, name) in [(Board::Microvm, "microvm"), (Board::Pc, "pc")] {
-        boot_in_turns(board, name, &files)?;
+        boot_in_turns(board, name, &timed)?;
     }
     starts()
 }
 
-/// nanoga as the first process, which says when it listens.
-fn ours() -> Result<Image> {
-    let mut image = image::with_agent()?;
+/// nanoga under this name. It says when it listens.
+fn ours(first: &str) -> Result<Image> {
+    let mut image = image::folders();
+    image.file(first, 0o755, fs::read(paths::agent_binary()?)?);
     image::set(&mut image, "ready=console\n");
     Ok(image)
 }
 
-/// Busybox, a script, and QEMU's own agent.
-fn theirs() -> Result<Image> {
-    let mut image = Image::default();
-    for dir in ["bin", "dev", "etc", "etc/nanoga", "lib", "lib/modules", "proc", "run", "sys", "tmp", "usr", "usr/bin"]
-    {
+/// Busybox, a script of this name, and QEMU's own agent.
+fn theirs(first: &str) -> Result<Image> {
+    let mut image = image::folders();
+    for dir in ["usr", "usr/bin"] {
         image.dir(dir);
     }
-    image.device("dev/console", 5, 1);
-    image.file("init", 0o755, SCRIPT.into());
+    image.file(first, 0o755, SCRIPT.into());
     image.file("bin/busybox", 0o755, fs::read(paths::busybox()?)?);
     for applet in APPLETS {
         image.link(&format!("bin/{applet}"), "busybox");
@@ -107,24 +114,34 @@ fn theirs() -> Result<Image> {
 }
 
 /// Prints the times from the start of QEMU.
-fn boot_in_turns(board: Board, name: &str, files: &[PathBuf]) -> Result<()> {
+fn boot_in_turns(board: Board, name: &str, images: &[PathBuf]) -> Result<()> {
     let mut ready = Vec::new();
-    let mut replies = vec![Vec::new(); files.len()];
+    let mut samples = [(); 3].map(|()| vec![Vec::new(); images.len()]);
     for _ in 0..BOOTS {
-        for (at, file) in files.iter().enumerate() {
-            let (replied, said) = boot(board, file, at == 0)?;
-            replies[at].push(replied.as_secs_f64());
-            ready.extend(said.map(|time| time.as_secs_f64()));
+        for (at, image) in images.iter().enumerate() {
+            let boot = boot(board, image, at == 0)?;
+            ready.extend(boot.ready);
+            for (samples, sample) in samples.iter_mut().zip([boot.first, boot.reply, boot.reply - boot.first]) {
+                samples[at].push(sample);
+            }
         }
     }
+    let medians = samples.map(|samples| samples.iter().map(|samples| median(samples)).collect::<Vec<f64>>());
+    row(&format!("{name}: start of QEMU to first process"), &medians[0], seconds);
     row(&format!("{name}: start of QEMU to ready line"), &[median(&ready)], seconds);
-    let replies: Vec<f64> = replies.iter().map(|samples| median(samples)).collect();
-    row(&format!("{name}: start of QEMU to first reply"), &replies, seconds);
+    row(&format!("{name}: start of QEMU to first reply"), &medians[1], seconds);
+    row(&format!("{name}: execve to first reply"), &medians[2], milliseconds);
     Ok(())
 }
 
-/// From the start of QEMU to the first reply, and to the line that says the agent listens.
-fn boot(board: Board, image: &Path, says_ready: bool) -> Result<(Duration, Option<Duration>)> {
+/// When a guest was where, in seconds from the start of QEMU.
+struct Boot {
+    first: f64,
+    ready: Option<f64>,
+    reply: f64,
+}
+
+fn boot(board: Board, image: &Path, says_ready: bool) -> Result<Boot> {
     let mut machine = Machine::new(board);
     machine.image = Some(image.to_owned());
     let qemu = Qemu::start(&machine)?;
@@ -133,17 +150,23 @@ fn boot(board: Board, image: &Path, says_ready: bool) -> Result<(Duration, Optio
     let asked = ask(&mut host)?;
     thread::scope(|scope| {
         let said = scope.spawn(|| {
-            let deadline = Instant::now() + LONG;
-            while says_ready && !qemu.console().contains(READY) && Instant::now() < deadline {
-                thread::sleep(Duration::from_millis(1));
-            }
-            qemu.started.elapsed()
+            let first = said(&qemu, FIRST)?;
+            anyhow::Ok((first, says_ready.then(|| said(&qemu, READY)).transpose()?))
         });
-        let replied = answered(&mut host, asked).with_context(|| qemu.logs())? - qemu.started;
-        let said = said.join().map_err(|_| anyhow::anyhow!("reading the console panicked"))?;
-        ensure!(said < LONG, "no ready line: {}", qemu.logs());
-        Ok((replied, says_ready.then_some(said)))
+        let reply = answered(&mut host, asked).with_context(|| qemu.logs())? - qemu.started;
+        let (first, ready) = said.join().map_err(|_| anyhow::anyhow!("reading the console panicked"))??;
+        Ok(Boot { first, ready, reply: reply.as_secs_f64() })
     })
+}
+
+/// When a line was on the console, in seconds from the start of QEMU.
+fn said(qemu: &Qemu, line: &str) -> Result<f64> {
+    let deadline = Instant::now() + LONG;
+    while !qemu.console().contains(line) {
+        ensure!(Instant::now() < deadline, "no {line:?}: {}", qemu.logs());
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(qemu.started.elapsed().as_secs_f64())
 }
 
 /// Prints the time from the start of an agent to its first reply, in a guest that is up.

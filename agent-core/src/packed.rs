@@ -1,13 +1,24 @@
-//! Texts that take little room in the file: each of the pairs of letters that stand in them most often is one byte.
+//! Texts that take little room in the file: each of the pieces that stand in them most often is one byte.
 //!
 //! In the source a text stands as it is. [`packed!`](crate::packed!) packs it while the agent is compiled, [`unpack`]
-//! reads it again. ASCII that is not packed reads as itself.
+//! reads it again. Lines of ASCII that are not packed read as themselves.
 
-/// The pairs; the first has the code 0x80. They were counted in the texts of the agent: others work as well, and make
-/// it larger.
-const PAIRS: &[u8; 256] = b" % ' a b c d f i l m n o r s t%', --: ; InJSONP QMa abadalamanaratbebjcacechckcoctd de\
-e ecedefemeneresetexezf fafifog guhaheiliminirisitkelelilom mambmemimon ndnengnonto oc\
-ogonoooporosotouowpapeprpuqur rareriros sessstsusyt tethtitotrtyueunupusutvaviway yt";
+/// The pieces, in order. They were counted in the texts of the agent: others work as well, and make it larger. Each is
+/// two letters, or two others, or one of either.
+#[rustfmt::skip]
+const PIECES: [&str; 158] = [
+    "  ", "   ", "    ", "      ", "        ", "              ", "                ", "      --", "  -", " in", "'%",
+    "'%'", "'%' ", "'%', ", ", ", ", --", ", not ", "--", "4 ", ": ", ": !", "; ", "In", "Invalid ", "Invalid p",
+    "No ", "a ", "ad", "ad ", "al", "all", "an", "ar", "ara", "arame", "arameter ", "are ", "as ", "at", "at ", "can",
+    "ce ", "ces", "ch", "con", "confi", "ct", "d ", "de", "de ", "dre", "e ", "ect", "ed", "ed ", "ed: ", "el", "em",
+    "en", "en ", "end", "ent ", "er", "er ", "es", "es ", "est", "est ", "ex", "exp", "expect", "expected: ", "fa",
+    "failed to ", "fi", "file", "file ", "for ", "fre", "gra", "gu", "has ", "ho", "ic", "id ", "il", "iled ",
+    "iled to ", "in", "in ", "ing", "ing ", "invalid ", "ire", "is ", "it", "it ", "ke", "le", "li", "lock", "man",
+    "mb", "mber ", "me", "mo", "mor", "mus", "ne", "nel", "no", "not ", "o ", "oc", "ock", "of", "of ", "on", "op",
+    "open ", "or", "or ", "ou", "out ", "ow", "pe ", "por", "pr", "pro", "qu", "ra", "re", "s ", "se", "ss", "st",
+    "st ", "str", "su", "t ", "ter ", "th", "the ", "the gu", "ther ", "ti", "tion", "tion ", "to", "to ", "un", "us",
+    "ut", "val", "valid ", "valu", "wh", "y ",
+];
 
 /// A text, which must be ASCII, in its packed form: `&'static [u8]`.
 #[macro_export]
@@ -19,7 +30,7 @@ macro_rules! packed {
 
 /// The bytes of a text, packed or not.
 pub fn unpack(text: &[u8]) -> Unpacked<'_> {
-    Unpacked { text, second: None }
+    Unpacked { text, behind: 0 }
 }
 
 /// Puts the bytes of a text into a space, as far as there is room.
@@ -35,8 +46,8 @@ pub fn unpack_to<'s>(text: &[u8], space: &'s mut [u8]) -> &'s [u8] {
 #[derive(Clone, Debug)]
 pub struct Unpacked<'t> {
     text: &'t [u8],
-    /// Of the pair whose first byte was the last one.
-    second: Option<u8>,
+    /// What stands behind the byte that was handed out last: codes, at most eight, the next one lowest.
+    behind: u64,
 }
 
 impl Iterator for Unpacked<'_> {
@@ -44,66 +55,112 @@ impl Iterator for Unpacked<'_> {
 
     #[inline(never)]
     fn next(&mut self) -> Option<u8> {
-        if let Some(second) = self.second.take() {
-            return Some(second);
+        let [mut code, ..] = self.behind.to_le_bytes();
+        self.behind >>= 8;
+        if code == 0 {
+            let (first, rest) = self.text.split_first()?;
+            (code, self.text) = (*first, rest);
         }
-        let (&code, rest) = self.text.split_first()?;
-        self.text = rest;
-        let pair = usize::from(code).checked_sub(0x80).and_then(|number| PAIRS.as_chunks::<2>().0.get(number));
-        pair.map_or(Some(code), |[first, second]| {
-            self.second = Some(*second);
-            Some(*first)
-        })
+        while let Some([first, second]) = HALVES.get(usize::from(code.wrapping_sub(FIRST)))
+            && *first != 0
+        {
+            self.behind = self.behind << 8 | u64::from(*second);
+            code = *first;
+        }
+        Some(code)
     }
 }
 
-/// The code of each pair of ASCII letters; 0 if it has none. It is not in the file.
-#[allow(clippy::as_conversions, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "compile time")]
-const CODES: [[u8; 128]; 128] = {
-    let mut codes = [[0; 128]; 128];
-    let mut number = 0;
-    while number < 128 {
-        codes[PAIRS[2 * number] as usize][PAIRS[2 * number + 1] as usize] = 0x80 + number as u8;
-        number += 1;
+/// The code of the first piece. Others follow, and behind 0xFF the bytes that are no letters.
+const FIRST: u8 = 0x80;
+
+/// The code of a piece. 0 is none, and a newline stays what it is.
+#[allow(clippy::as_conversions, clippy::arithmetic_side_effects, reason = "compile time")]
+const fn code(piece: usize) -> u8 {
+    match piece {
+        ..128 => FIRST + piece as u8,
+        128..137 => (piece - 127) as u8,
+        _ => (piece - 126) as u8,
     }
-    codes
+}
+
+/// What each code stands for: two codes or letters.
+#[allow(clippy::as_conversions, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "compile time")]
+const HALVES: [[u8; 2]; PIECES.len() + 2] = {
+    let mut halves = [[0; 2]; PIECES.len() + 2];
+    let mut piece = 0;
+    while piece < PIECES.len() {
+        let text = PIECES[piece].as_bytes();
+        let mut end = 1;
+        while end < text.len() {
+            let (first, second) = text.split_at(end);
+            let (first, second) = (longest(first), longest(second));
+            if first.1 == end && end + second.1 == text.len() {
+                halves[code(piece).wrapping_sub(FIRST) as usize] = [first.0, second.0];
+            }
+            end += 1;
+        }
+        piece += 1;
+    }
+    halves
+};
+
+/// The code of the longest piece, or else of the letter, that a text begins with, and its length.
+#[allow(clippy::as_conversions, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "compile time")]
+const fn longest(text: &[u8]) -> (u8, usize) {
+    let mut found = (text[0], 1);
+    let mut piece = STARTS[text[0] as usize];
+    while piece < PIECES.len() && PIECES[piece].as_bytes()[0] == text[0] {
+        let bytes = PIECES[piece].as_bytes();
+        let mut same = 1;
+        while same < bytes.len() && same < text.len() && bytes[same] == text[same] {
+            same += 1;
+        }
+        if same == bytes.len() && same > found.1 {
+            found = (code(piece), same);
+        }
+        piece += 1;
+    }
+    found
+}
+
+/// Where the pieces with each first letter begin.
+#[allow(clippy::as_conversions, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "compile time")]
+const STARTS: [usize; 128] = {
+    let mut starts = [usize::MAX; 128];
+    let mut piece = PIECES.len();
+    while piece > 0 {
+        piece -= 1;
+        starts[PIECES[piece].as_bytes()[0] as usize] = piece;
+    }
+    starts
 };
 
 /// Packs a text into an array of the right size, which [`packed_len`] says.
 #[doc(hidden)]
-#[allow(clippy::as_conversions, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "compile time")]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "compile time")]
 pub const fn pack<const LEN: usize>(text: &str) -> [u8; LEN] {
     let mut packed = [0; LEN];
     let mut rest = text.as_bytes();
     let mut at = 0;
-    while let [first, behind @ ..] = rest {
-        packed[at] = *first;
+    while !rest.is_empty() {
+        let (code, len) = longest(rest);
+        packed[at] = code;
+        rest = rest.split_at(len).1;
         at += 1;
-        rest = behind;
-        if let [second, behind @ ..] = behind
-            && CODES[*first as usize][*second as usize] != 0
-        {
-            packed[at - 1] = CODES[*first as usize][*second as usize];
-            rest = behind;
-        }
     }
     packed
 }
 
 /// Bytes of a text when it is packed.
 #[doc(hidden)]
-#[allow(clippy::as_conversions, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "compile time")]
+#[allow(clippy::arithmetic_side_effects, reason = "compile time")]
 pub const fn packed_len(text: &str) -> usize {
     let mut rest = text.as_bytes();
     let mut len = 0;
-    while let [first, behind @ ..] = rest {
+    while !rest.is_empty() {
+        rest = rest.split_at(longest(rest).1).1;
         len += 1;
-        rest = behind;
-        if let [second, behind @ ..] = behind
-            && CODES[*first as usize][*second as usize] != 0
-        {
-            rest = behind;
-        }
     }
     len
 }
@@ -118,8 +175,16 @@ mod tests {
     fn a_packed_text_is_shorter_and_reads_as_before() {
         const TEXT: &str = "the helper program '%' returned an unexpected exit status code (#)\n";
         let packed = packed!(TEXT);
-        assert!(packed.len() < 50, "{} of {}", packed.len(), TEXT.len());
+        assert!(packed.len() < 45, "{} of {}", packed.len(), TEXT.len());
         assert_eq!(unpack(packed).collect::<Vec<u8>>(), TEXT.as_bytes());
+    }
+
+    #[test]
+    fn every_piece_is_one_byte() {
+        for piece in PIECES {
+            assert_eq!(packed_len(piece), 1, "{piece:?}");
+            assert_eq!(unpack(&pack::<1>(piece)).collect::<Vec<u8>>(), piece.as_bytes(), "{piece:?}");
+        }
     }
 
     #[test]

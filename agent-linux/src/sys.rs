@@ -55,6 +55,7 @@ pub const fn errno_of(number: u32) -> Errno {
 }
 
 /// What a system call returned: the kernel reports an error as a number between -4095 and -1.
+#[inline(never)]
 pub(crate) fn checked(result: isize) -> rustix::io::Result<usize> {
     usize::try_from(result).map_err(|_| {
         // As the types see it, it could be any negative number.

@@ -92,15 +92,18 @@ fn dispatch<'c, G: Guest + 'static>(request: &Request<'c>, turn: Turn, call: &mu
     if turn == Turn::Behind && matches!(command.run, Run::Later(..)) {
         return Ok(Outcome::Deferred);
     }
-    if cfg!(not(feature = "minimal")) && command.audited && !resumed {
-        audit(command.name, call);
+    if !resumed {
+        audit(command, false, call);
     }
     call.reply.reserve(request.id);
     call.reply.begin(command.delimited);
     let outcome = match (command.run, turn) {
         (Run::Now(run), _) => run(call).map(|()| Outcome::Done),
         (Run::Later(_, finish), Turn::Resumed(job)) => match finish(call, job) {
-            Poll::Ready(done) => done.map(|()| Outcome::Done),
+            Poll::Ready(done) => {
+                audit(command, true, call);
+                done.map(|()| Outcome::Done)
+            }
             Poll::Pending => Ok(Outcome::Parked(job)),
         },
         (Run::Later(start, _), _) => start(call).map(Outcome::Parked),
@@ -113,10 +116,14 @@ fn dispatch<'c, G: Guest + 'static>(request: &Request<'c>, turn: Turn, call: &mu
     Ok(outcome)
 }
 
-/// Has the guest note what a host wants.
+/// Has the guest note what a host wants, if that matters: before it happens. While the file systems are frozen nothing
+/// can be noted, so what runs then is when it has ended.
 #[inline(never)]
-fn audit<G: Guest>(command: &str, call: &mut Call<'_, G>) {
-    let mut words = [command.as_bytes(); AUDITED_ARGUMENTS.len() + 1];
+fn audit<G: Guest>(command: &Command<G>, ended: bool, call: &mut Call<'_, G>) {
+    if cfg!(feature = "minimal") || !command.audited || command.while_frozen != ended {
+        return;
+    }
+    let mut words = [command.name.as_bytes(); AUDITED_ARGUMENTS.len() + 1];
     let mut count = 1_usize;
     for name in AUDITED_ARGUMENTS {
         let word = call.arguments.text(name);

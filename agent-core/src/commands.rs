@@ -273,7 +273,7 @@ impl<G: Guest + 'static> Command<G> {
         #[cfg(feature = "storage")]
         Command::later("guest-fsfreeze-freeze-list", storage::freeze_list, storage::settled).audited(),
         #[cfg(feature = "storage")]
-        Command::later("guest-fsfreeze-thaw", storage::thaw, storage::settled).while_frozen(),
+        Command::later("guest-fsfreeze-thaw", storage::thaw, storage::settled).while_frozen().audited(),
         #[cfg(feature = "storage")]
         Command::later("guest-fstrim", storage::trim, storage::trimmed).audited(),
         Command::later("guest-suspend-disk", power::suspend_disk, power::suspended).silent().audited(),

@@ -4,6 +4,7 @@
 
 mod support;
 
+use agent_core::Fed;
 use agent_core::guest::{Errno, FreezeError, Trimmed};
 use support::{FakeGuest, Host};
 
@@ -67,6 +68,22 @@ fn what_is_frozen_is_counted_and_can_only_be_thawed() {
     answers(host, THAW, r#"{"return":2}"#);
     answers(host, STATUS, r#"{"return":"thawed"}"#);
     answers(host, THAW, r#"{"return":0}"#);
+}
+
+/// Before, a log would have to wait for it too.
+#[test]
+fn a_thaw_is_audited_once_when_it_has_ended() {
+    let host = &mut host(&[c"/"]);
+    answers(host, FREEZE, r#"{"return":1}"#);
+    assert_eq!(host.agent.guest.audits, ["guest-fsfreeze-freeze"]);
+    let mut input = THAW.as_bytes();
+    for _ in 0..3 {
+        assert_eq!(host.session.feed(&mut host.agent, &mut input, &mut host.spool), Fed::Parked);
+    }
+    assert_eq!(host.agent.guest.audits.len(), 1);
+    host.agent.guest.end_jobs();
+    assert_eq!(host.session.feed(&mut host.agent, &mut input, &mut host.spool), Fed::Reply);
+    assert_eq!(host.agent.guest.audits[1..], ["guest-fsfreeze-thaw"]);
 }
 
 #[test]

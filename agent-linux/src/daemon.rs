@@ -2,18 +2,17 @@
 
 #![allow(unsafe_code, reason = "a forked process")]
 
-use core::ffi::CStr;
-use core::mem::ManuallyDrop;
+use core::mem;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use agent_core::packed;
-use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, ftruncate, memfd_create, openat, unlink};
-use rustix::io::write;
-use rustix::process::{chdir, setsid, umask};
+use rustix::fs::{CWD, Mode, OFlags, ftruncate, openat, unlink};
+use rustix::process::{chdir, getpid, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::event_loop::block_signals;
 use crate::log::{Failed, fail, why};
+use crate::options::Options;
 use crate::sys;
 use crate::text::decimal;
 
@@ -25,57 +24,68 @@ pub fn close_inherited(passed: usize) {
     unsafe { sys::close_range(first, u32::MAX) };
 }
 
-/// The file with the number of the process, locked for as long as that lives.
-pub struct PidFile {
-    file: ManuallyDrop<OwnedFd>,
-    path: &'static CStr,
+/// Goes on as a copy of this process, in the background. Returns `true` in the copy; the other one is done.
+#[inline(never)]
+pub fn detach() -> rustix::io::Result<bool> {
+    block_signals(false);
+    // SAFETY: the parent ends at once and leaves everything to the child, which is the agent from here on.
+    let child = unsafe { sys::fork() }?;
+    if child > 0 {
+        // Complete before the parent ends: that is what an init system waits for.
+        write_pid(child);
+        return Ok(false);
+    }
+    sys::become_agent();
+    let _ = setsid();
+    let _ = chdir(c"/");
+    // What programs of a host write is not for everyone, whatever started the agent.
+    umask(Mode::from_raw_mode(0o077));
+    if let Ok(null) = sys::open(CWD, c"/dev/null", OFlags::RDWR) {
+        let _ = (dup2_stdin(&null), dup2_stdout(&null), dup2_stderr(&null));
+    }
+    Ok(true)
 }
 
-impl PidFile {
-    /// Takes the file, unless another agent has it. A link is not followed. There is none while file systems are frozen:
-    /// making it might have to wait for the thaw.
-    #[inline(never)]
-    pub fn take(path: &'static CStr, frozen: bool) -> Result<Self, Failed> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let name = path.to_bytes();
-        let (path, opened) = if frozen {
-            (c"", memfd_create(c"nanoga-pid", MemfdFlags::CLOEXEC))
-        } else {
-            (path, openat(CWD, path, flags, Mode::from_raw_mode(0o644)))
-        };
-        match opened {
-            Ok(file) if sys::lock(&file).is_ok() => Ok(PidFile { file: ManuallyDrop::new(file), path }),
-            Ok(_) => Err(fail(packed!("pid file '%': another agent is running"), &[name])),
-            Err(error) => Err(fail(b"pid file '%': !", &[name, why(sys::errno(error))])),
-        }
-    }
+/// The number of the process stands in a file, which is locked for as long as that lives: its descriptor, or 0 if there is
+/// none.
+static PID_FILE: AtomicUsize = AtomicUsize::new(0);
 
-    /// Goes on as a copy of this process, in the background. Returns `true` in the copy; the other one is done.
-    #[inline(never)]
-    pub fn detach(&self) -> rustix::io::Result<bool> {
-        block_signals(false);
-        // SAFETY: the parent ends at once and leaves everything to the child, which is the agent from here on.
-        let child = unsafe { sys::fork() }.inspect_err(|_| self.remove())?;
-        if child > 0 {
-            // Complete before the parent ends: that is what an init system waits for.
-            let mut space = [0; 20];
-            let digits = decimal(u64::try_from(child).unwrap_or(0), 1, &mut space);
-            let _ = (ftruncate(&*self.file, 0), write(&*self.file, digits), write(&*self.file, b"\n"));
-            return Ok(false);
+/// Takes the pid file, unless another agent has it. A link is not followed.
+#[inline(never)]
+pub fn take_pid_file(options: &Options) -> Result<(), Failed> {
+    let path = options.pid_file();
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match openat(CWD, path, flags, Mode::from_raw_mode(0o644)) {
+        Ok(file) if sys::lock(&file).is_ok() => {
+            let _ = ftruncate(&file, 0);
+            PID_FILE.store(sys::raw(&file), Ordering::Relaxed);
+            mem::forget(file);
+            Ok(())
         }
-        sys::become_agent();
-        let _ = setsid();
-        let _ = chdir(c"/");
-        // What programs of a host write is not for everyone, whatever started the agent.
-        umask(Mode::from_raw_mode(0o077));
-        if let Ok(null) = sys::open(CWD, c"/dev/null", OFlags::RDWR) {
-            let _ = (dup2_stdin(&null), dup2_stdout(&null), dup2_stderr(&null));
-        }
-        Ok(true)
+        Ok(_) => Err(fail(packed!("pid file '%': another agent is running"), &[path.to_bytes()])),
+        Err(error) => Err(fail(b"pid file '%': !", &[path.to_bytes(), why(sys::errno(error))])),
     }
+}
 
-    /// The agent ends.
-    pub fn remove(&self) {
-        let _ = unlink(self.path);
+/// Puts the number of the agent's process into the pid file, if there is one.
+#[inline(never)]
+pub fn write_pid(pid: usize) {
+    let file = PID_FILE.load(Ordering::Relaxed);
+    if file != 0 {
+        sys::print(file, decimal(u64::try_from(pid).unwrap_or(0), 1, &mut [0; 20]));
+        sys::print(file, b"\n");
     }
+}
+
+/// The agent ends, and its pid file with it.
+#[inline(never)]
+pub fn remove_pid_file(options: &Options) {
+    if PID_FILE.load(Ordering::Relaxed) != 0 {
+        let _ = unlink(options.pid_file());
+    }
+}
+
+/// The number of this process.
+pub fn this_process() -> usize {
+    usize::try_from(getpid().as_raw_nonzero().get()).unwrap_or(0)
 }

@@ -46,11 +46,9 @@ use core::mem::ManuallyDrop;
 use agent_core::Agent;
 use agent_core::guest::Errno;
 use heapless::Vec;
-use rustix::process::getpid;
 
 use channel::Channel;
 use cli::Action;
-use daemon::PidFile;
 use guest::files::DESCRIPTORS;
 use guest::{LinuxGuest, Tables, freeze};
 use log::{Failed, fail, why};
@@ -158,7 +156,7 @@ fn serve(
 ) -> Result<(), Failed> {
     let is_first = !tables.init.is_empty();
     if FULL {
-        options.take_passed(environment, u64::from(getpid().as_raw_nonzero().get().unsigned_abs()));
+        options.take_passed(environment, u64::try_from(daemon::this_process()).unwrap_or(0));
     }
     let options: &'static Options = options;
     let daemonize = options.is_on(Name::Daemonize) && !is_first;
@@ -175,21 +173,18 @@ fn serve(
     if let Some(path) = options.log_file().filter(|_| !frozen && !is_first) {
         log = Some(ManuallyDrop::new(log::open(path).map_err(|error| failure(path.to_bytes(), sys::errno(error)))?));
     }
-    let mut pid_file = None;
-    if daemonize {
-        pid_file = Some(PidFile::take(options.word(Name::Pidfile).unwrap_or_default(), frozen)?);
+    if daemonize && !frozen {
+        daemon::take_pid_file(options)?;
     }
-    if let Err(failed) = open(options, &mut memory.channels, channels, is_first) {
-        if let Some(pid_file) = pid_file {
-            pid_file.remove();
+    let mut opened = open(options, &mut memory.channels, channels, is_first);
+    if opened.is_ok() && daemonize {
+        match daemon::detach() {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) => opened = Err(failure(b"fork", sys::errno(error))),
         }
-        return Err(failed);
     }
-    if let Some(pid_file) = &pid_file
-        && !pid_file.detach().map_err(|error| failure(b"fork", sys::errno(error)))?
-    {
-        return Ok(());
-    }
+    opened.inspect_err(|_| daemon::remove_pid_file(options))?;
     if let Some(log) = log {
         log::turn_to(ManuallyDrop::into_inner(log));
     }
@@ -221,9 +216,7 @@ fn serve(
     if let Some(init) = agent.guest.tables.init.first() {
         init.end();
     }
-    if let Some(pid_file) = pid_file {
-        pid_file.remove();
-    }
+    daemon::remove_pid_file(options);
     end
 }
 

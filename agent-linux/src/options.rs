@@ -106,6 +106,11 @@ impl Options {
         self.word(Name::Logfile).filter(|path| !path.is_empty())
     }
 
+    /// Where a daemon leaves the number of its process.
+    pub fn pid_file(&self) -> &'static CStr {
+        self.word(Name::Pidfile).unwrap_or_default()
+    }
+
     /// The folder of what must outlive the agent.
     pub fn state_dir(&self) -> &'static CStr {
         self.last(Name::Statedir).unwrap_or_default()

@@ -176,7 +176,16 @@ fn an_agent_that_was_killed_knows_in_its_next_life_what_is_frozen() {
     host.ask("guest-fsfreeze-freeze").unwrap();
     host.ask("guest-fsfreeze-thaw").unwrap();
     let after = guest.sh("cat /a/log").unwrap();
-    assert!(after.len() > before.len() && after.starts_with(&before), "{after}");
+    let after = after.strip_prefix(&before).unwrap();
+    let called: Vec<&str> = after.lines().filter_map(|line| line.split("guest-fsfreeze-").nth(1)).collect();
+    assert_eq!(called, ["thaw called", "freeze called", "thaw called"], "{after}");
+    // The file with its number is made up for, and nobody else has it.
+    assert_eq!(guest.sh("cat /a/pid").unwrap(), guest.sh("pidof nanoga").unwrap());
+    let refused = guest.sh("nanoga -d -f /a/pid -m unix-listen -p /tmp/s 2>&1; echo $?").unwrap();
+    assert!(refused.ends_with("another agent is running\n1\n"), "{refused}");
+    guest
+        .sh("kill $(cat /a/pid); timeout 20 sh -c 'while pidof nanoga; do sleep 0.05; done'; [ ! -e /a/pid ]")
+        .unwrap();
 }
 
 #[test]

@@ -22,8 +22,9 @@ use super::LinuxGuest;
 use super::job::{KILLED, Report, run};
 use super::mounts::{Mounts, Order, Refusal};
 use crate::channel::{NEVER, after_ms};
+use crate::daemon;
 use crate::log::{self, is_muted, mute, say};
-use crate::options::Options;
+use crate::options::{Name, Options};
 use crate::state::State;
 use crate::sys::{self, OfFileSystem};
 
@@ -63,8 +64,8 @@ pub struct Freezer {
     deadline_ms: u64,
     /// The thaw that runs was started by the deadline.
     overdue: bool,
-    /// The log could not be opened yet.
-    log_missing: bool,
+    /// The log and the pid file could not be opened yet.
+    files_missing: bool,
     /// The last job. A thaw takes the place of a freeze, which is then killed.
     job: Job,
     thaws: bool,
@@ -80,7 +81,7 @@ impl Freezer {
         frozen: false,
         deadline_ms: NEVER,
         overdue: false,
-        log_missing: false,
+        files_missing: false,
         job: Job(0),
         thaws: false,
         report: Some(KILLED),
@@ -103,7 +104,7 @@ impl LinuxGuest {
     pub fn start_frozen(&mut self) {
         say(b"file systems are frozen since before the agent started: waiting for a thaw", &[]);
         self.set_frozen(true);
-        self.freezer.log_missing = true;
+        self.freezer.files_missing = true;
     }
 
     /// From now on something may be frozen, or nothing is any more.
@@ -114,11 +115,14 @@ impl LinuxGuest {
         freezer.frozen = frozen;
         freezer.deadline_ms = if frozen && timeout_ms > 0 { after_ms(timeout_ms) } else { NEVER };
         mute(frozen);
-        if mem::take(&mut freezer.log_missing)
-            && let Some(path) = self.options.log_file()
-            && let Ok(file) = log::open(path)
-        {
-            log::turn_to(file);
+        if mem::take(&mut freezer.files_missing) {
+            if let Some(file) = self.options.log_file().and_then(|path| log::open(path).ok()) {
+                log::turn_to(file);
+            }
+            if self.options.is_on(Name::Daemonize) && self.tables.init.is_empty() {
+                let _ = daemon::take_pid_file(self.options);
+                daemon::write_pid(daemon::this_process());
+            }
         }
         if mem::take(&mut freezer.overdue) {
             say(b"file systems were frozen for too long: thawed", &[]);

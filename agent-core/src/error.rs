@@ -278,7 +278,7 @@ pub fn errno_text(errno: Errno) -> &'static [u8] {
 }
 
 /// A line of a text, counted from 0.
-fn line(text: &'static [u8], number: usize) -> &'static [u8] {
+pub(crate) fn line(text: &'static [u8], number: usize) -> &'static [u8] {
     text.split(|byte| *byte == b'\n').nth(number).unwrap_or_default()
 }
 

@@ -36,72 +36,68 @@ pub struct Reply<'o> {
 }
 
 impl Reply<'_> {
-    // Structure.
+    // Values by their forms: pieces of JSON, `packed!`, in which placeholders stand for what is only known now. A comma
+    // comes before a piece where it is needed.
 
-    /// Starts an object. Each of its members is a [`Reply::key`] and a value.
+    /// A piece that is known.
     #[inline(never)]
-    pub fn open_object(&mut self) {
-        self.open(b'{');
+    pub fn known(&mut self, form: &[u8]) {
+        self.texts(form, &[]);
     }
 
-    /// Ends the object.
+    /// A piece with this text at its `%`.
     #[inline(never)]
-    pub fn close_object(&mut self) {
-        self.close(b'}');
+    pub fn text(&mut self, form: &[u8], text: &[u8]) {
+        self.texts(form, &[text]);
     }
 
-    /// Starts a list. Each value that follows is an element.
-    pub fn open_list(&mut self) {
-        self.open(b'[');
-    }
-
-    /// Ends the list.
-    pub fn close_list(&mut self) {
-        self.close(b']');
-    }
-
-    /// The name of the next value: ASCII without anything to escape.
+    /// A piece with this number.
     #[inline(never)]
-    pub fn key(&mut self, name: &'static str) {
-        self.string(name.as_bytes());
-        self.part(b":");
-        self.comma = false;
+    pub fn number(&mut self, form: &[u8], number: u64) {
+        self.numbers(form, &[number]);
     }
 
-    /// A member that is a string; see [`Reply::string`].
+    /// A piece with these texts at each `%`: strings. Bytes that are not UTF-8 become U+FFFD.
     #[inline(never)]
-    pub fn string_member(&mut self, name: &'static str, bytes: &[u8]) {
-        self.key(name);
-        self.string(bytes);
+    pub fn texts(&mut self, form: &[u8], texts: &[&[u8]]) {
+        let mut texts = texts.iter();
+        self.piece(form, &mut |reply, _| reply.string(texts.next().unwrap_or(&&b""[..])));
     }
 
-    /// A member that is an unsigned number.
+    /// A piece with these numbers at each `#`; one at `&` is signed, and `!` stands for `true` unless it is 0.
     #[inline(never)]
-    pub fn number_member(&mut self, name: &'static str, value: u64) {
-        self.key(name);
-        self.unsigned(value);
+    pub fn numbers(&mut self, form: &[u8], numbers: &[u64]) {
+        let mut numbers = numbers.iter();
+        self.piece(form, &mut |reply, kind| {
+            let number = *numbers.next().unwrap_or(&0);
+            match kind {
+                b'!' => reply.part(if number == 0 { b"false" } else { b"true" }),
+                b'&' => reply.integer(number.cast_signed()),
+                _ => reply.part_number(number),
+            }
+        });
     }
 
-    /// A member that is `true` or `false`.
+    /// A piece in which this writes what stands at each placeholder, of those that are named above.
     #[inline(never)]
-    pub fn boolean_member(&mut self, name: &'static str, value: bool) {
-        self.key(name);
-        self.boolean(value);
+    pub fn piece(&mut self, form: &[u8], each: &mut dyn FnMut(&mut Self, u8)) {
+        let mut last = 0;
+        for byte in unpack(form) {
+            if last == 0 && !matches!(byte, b'}' | b']') {
+                self.separate();
+            }
+            last = byte;
+            self.comma = false;
+            if matches!(byte, b'!' | b'#' | b'%' | b'&') {
+                each(self, byte);
+            } else {
+                self.part(&[byte]);
+            }
+        }
+        self.comma = !matches!(last, b'{' | b'[' | b':');
     }
 
-    #[inline(never)]
-    fn open(&mut self, bracket: u8) {
-        self.separate();
-        self.part(&[bracket]);
-        self.comma = false;
-    }
-
-    #[inline(never)]
-    fn close(&mut self, bracket: u8) {
-        self.part(&[bracket]);
-        self.comma = true;
-    }
-
+    /// A comma, where one belongs.
     #[inline(never)]
     fn separate(&mut self) {
         if self.comma {
@@ -113,6 +109,7 @@ impl Reply<'_> {
     // Values.
 
     /// A signed number.
+    #[inline(never)]
     pub fn integer(&mut self, value: i64) {
         self.separate();
         if value < 0 {
@@ -121,17 +118,10 @@ impl Reply<'_> {
         self.part_number(value.unsigned_abs());
     }
 
-    /// An unsigned number.
-    pub fn unsigned(&mut self, value: u64) {
-        self.separate();
-        self.part_number(value);
-    }
-
     /// A number of which `unit` make 1: exactly, if 20 places behind the point are enough.
     #[cfg(not(feature = "minimal"))]
     #[inline(never)]
     pub fn decimal(&mut self, mut value: u64, unit: u64) {
-        self.separate();
         for place in 0..=20 {
             if place == 1 {
                 self.part(b".");
@@ -143,12 +133,6 @@ impl Reply<'_> {
                 return;
             }
         }
-    }
-
-    /// `true` or `false`.
-    pub fn boolean(&mut self, value: bool) {
-        self.separate();
-        self.part(if value { b"true" } else { b"false" });
     }
 
     /// A string. Bytes that are not UTF-8 become U+FFFD.
@@ -164,13 +148,14 @@ impl Reply<'_> {
     /// Starts a string whose parts follow.
     #[inline(never)]
     pub fn open_string(&mut self) {
-        self.open(b'"');
+        self.separate();
+        self.part(b"\"");
     }
 
     /// Ends the string.
     #[inline(never)]
     pub fn close_string(&mut self) {
-        self.close(b'"');
+        self.part(b"\"");
     }
 
     /// A part of a string: a number.

@@ -29,7 +29,7 @@ use agent_core::guest::{Guest, Job};
 use heapless::Vec;
 use rustix::fd::OwnedFd;
 
-use disk_address::{Serial, Serials};
+use disk_address::Disks;
 use exec::Records;
 use files::Handles;
 use freeze::Freezer;
@@ -44,29 +44,25 @@ use crate::ready::{self, Ready};
 use crate::state::State;
 use crate::sys::Strings;
 
-/// What is kept for later, in static memory. What every agent touches is the head of the records, so they stand first.
+/// What is kept for later, in static memory. What every agent touches is the head of the records, and in the
+/// page before it stands what else is small and touched.
 #[repr(C)]
 pub struct Tables {
+    /// For disks.
+    disks: Disks,
     /// The programs that hosts have started.
     pub records: Records,
     /// The files that hosts have opened.
     handles: Handles,
     jobs: Jobs,
-    /// What the disks have told of themselves.
-    serials: Serials,
     /// What it has to do if it is the first process. An `Option` of it would not be all zeros.
     pub init: Vec<Init, 1>,
 }
 
 impl Tables {
     /// Nothing is kept.
-    pub const NONE: Self = Self {
-        records: Records::NONE,
-        handles: Handles::NONE,
-        jobs: Jobs::NONE,
-        serials: [Serial::NONE; 8],
-        init: Vec::new(),
-    };
+    pub const NONE: Self =
+        Self { disks: Disks::NONE, records: Records::NONE, handles: Handles::NONE, jobs: Jobs::NONE, init: Vec::new() };
 }
 
 /// The guest this process runs in. What is large stands last, so that the code reaches all else by a short offset.
@@ -88,7 +84,7 @@ pub struct LinuxGuest {
     events: Option<OwnedFd>,
     /// What outlives the agent.
     pub state: State,
-    /// Where `/sys`, `/proc` and `/usr` are.
+    /// Where the `/sys`, `/proc` and `/usr` are that sleep goes by.
     root: &'static CStr,
 }
 

@@ -2,8 +2,31 @@
 //!
 //! They come in pairs: `inside_…`, which is ignored, and a namesake that runs it by one of these functions.
 
+use core::cell::RefCell;
+use core::ffi::CStr;
+use std::ffi::CString;
 use std::process::Command;
 use std::string::String;
+
+std::thread_local! {
+    /// What stands before absolute paths in this thread.
+    static ROOT: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// What this thread opens by an absolute path is below this folder from now on.
+pub(crate) fn set_root(folder: &str) {
+    ROOT.set(folder.into());
+}
+
+/// Where a path leads in this thread.
+pub(crate) fn below_root(path: &CStr) -> CString {
+    let mut whole = std::vec::Vec::new();
+    if path.to_bytes().starts_with(b"/") {
+        ROOT.with_borrow(|root| whole.extend(root.as_bytes()));
+    }
+    whole.extend(path.to_bytes());
+    CString::new(whole).unwrap()
+}
 
 /// The environment variable that tells `inside_…` that it may.
 const MARK: &str = "NANOGA_TEST_ALONE";

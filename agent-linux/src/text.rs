@@ -9,6 +9,15 @@ pub fn cut<'t>(rest: &mut &'t [u8], end: u8) -> &'t [u8] {
     text.get(..len).unwrap_or_default()
 }
 
+/// What stands behind the last such byte; with it, that is taken off `rest`.
+#[inline(never)]
+pub fn cut_last<'t>(rest: &mut &'t [u8], before: u8) -> &'t [u8] {
+    let text = *rest;
+    let start = text.iter().rposition(|byte| *byte == before);
+    *rest = text.get(..start.unwrap_or(0)).unwrap_or_default();
+    text.get(start.map_or(0, |start| start.wrapping_add(1))..).unwrap_or_default()
+}
+
 /// The digits of a number, so many at least.
 #[inline(never)]
 pub fn decimal(number: u64, width: usize, space: &mut [u8; 20]) -> &[u8] {
@@ -53,6 +62,13 @@ mod tests {
     fn a_text_is_cut_at_each_such_byte() {
         let mut rest = b"one,,two".as_slice();
         assert_eq!([(); 4].map(|()| cut(&mut rest, b',')), [&b"one"[..], b"", b"two", b""]);
+    }
+
+    #[test]
+    fn a_text_is_cut_from_its_end_too() {
+        let mut rest = b"one,,two".as_slice();
+        assert_eq!([(); 4].map(|()| cut_last(&mut rest, b',')), [&b"two"[..], b"", b"one", b""]);
+        assert_eq!(cut_last(&mut &b",one"[..], b','), b"one");
     }
 
     #[test]

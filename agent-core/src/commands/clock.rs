@@ -2,9 +2,10 @@
 
 use core::ops::Range;
 
-use super::{Call, Result};
+use super::{Call, Result, nothing};
 use crate::error::Fault;
 use crate::guest::{ClockError, Guest};
+use crate::packed;
 
 /// `guest-get-time`: `{}` → `int`, nanoseconds since 1970
 pub(super) fn get_time<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
@@ -35,9 +36,7 @@ pub(super) fn set_time<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
         };
         return Err(call.fail_by(fault, errno));
     }
-    call.reply.open_object();
-    call.reply.close_object();
-    Ok(())
+    nothing(call)
 }
 
 /// `guest-get-timezone`: `{}` → `GuestTimezone`
@@ -45,12 +44,10 @@ pub(super) fn timezone<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     call.no_more_arguments()?;
 
     let reply = &mut call.reply;
-    reply.open_object();
     call.guest.timezone(&mut |name, offset_s| {
-        reply.string_member("zone", name);
-        reply.key("offset");
+        reply.text(packed!("{\"zone\":%,\"offset\":"), name);
         reply.integer(offset_s.into());
+        reply.known(b"}");
     });
-    call.reply.close_object();
     Ok(())
 }

@@ -4,6 +4,7 @@ use super::{Call, Result};
 use crate::base64::Decoder;
 use crate::error::Fault;
 use crate::guest::{Capture, Captured, End, Guest, Program, StartError, Stream};
+use crate::packed;
 
 /// The modes of `GuestExecCaptureOutput`.
 const MODES: [&str; 5] = ["none", "stdout", "stderr", "separated", "merged"];
@@ -24,10 +25,7 @@ pub(super) fn exec<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
 
     match call.guest.start(&Program { path, arguments, environment, input, capture }) {
         Ok(pid) => {
-            call.reply.open_object();
-            call.reply.key("pid");
-            call.reply.integer(i64::from(pid));
-            call.reply.close_object();
+            call.reply.number(packed!("{\"pid\":#}"), pid.into());
             Ok(())
         }
         Err(StartError::Process(errno)) => Err(call.fail_by(Fault::Job, errno)),
@@ -67,35 +65,32 @@ pub(super) fn status<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     };
 
     let reply = &mut call.reply;
-    reply.open_object();
-    reply.key("exited");
-    reply.boolean(process.end.is_some());
+    reply.number(packed!("{\"exited\":!"), process.end.is_some().into());
     if let Some(end) = process.end {
-        let (name, number) = match end {
-            End::Exited(status) => ("exitcode", status),
-            End::Killed(signal) => ("signal", signal),
+        let (form, number) = match end {
+            End::Exited(status) => (packed!("\"exitcode\":#"), status),
+            End::Killed(signal) => (packed!("\"signal\":#"), signal),
         };
-        reply.key(name);
-        reply.integer(i64::from(number));
+        reply.number(form, number.into());
         let [out, errors] = process.captured;
-        data(call, pid, Stream::Output, out, "out-data");
-        data(call, pid, Stream::Errors, errors, "err-data");
-        truncated(call, out, "out-truncated");
-        truncated(call, errors, "err-truncated");
+        data(call, pid, Stream::Output, out, packed!("\"out-data\":"));
+        data(call, pid, Stream::Errors, errors, packed!("\"err-data\":"));
+        truncated(call, out, packed!("\"out-truncated\":!"));
+        truncated(call, errors, packed!("\"err-truncated\":!"));
         call.guest.forget(pid);
     }
-    call.reply.close_object();
+    call.reply.known(b"}");
     Ok(())
 }
 
 /// A member with what was kept of a stream, if there is anything.
 #[inline(never)]
-fn data<G: Guest>(call: &mut Call<'_, G>, pid: i64, stream: Stream, captured: Captured, name: &'static str) {
+fn data<G: Guest>(call: &mut Call<'_, G>, pid: i64, stream: Stream, captured: Captured, form: &[u8]) {
     if captured.bytes == 0 {
         return;
     }
     let (guest, mut at) = (&mut *call.guest, 0usize);
-    call.reply.key(name);
+    call.reply.known(form);
     call.reply.open_string();
     call.reply.part_base64(captured.bytes, &mut |buffer| {
         let bytes = guest.output(pid, stream, at, buffer);
@@ -107,9 +102,8 @@ fn data<G: Guest>(call: &mut Call<'_, G>, pid: i64, stream: Stream, captured: Ca
 
 /// A member that tells whether there was more, beside such data.
 #[inline(never)]
-fn truncated<G>(call: &mut Call<'_, G>, captured: Captured, name: &'static str) {
+fn truncated<G>(call: &mut Call<'_, G>, captured: Captured, form: &[u8]) {
     if captured.bytes > 0 {
-        call.reply.key(name);
-        call.reply.boolean(captured.truncated);
+        call.reply.number(form, captured.truncated.into());
     }
 }

@@ -1,10 +1,11 @@
 //! Files of the guest, by handle. Bulk data is base64 on the wire and goes through in pieces, whatever its size.
 
-use super::{Call, Result};
+use super::{Call, Result, nothing};
 use crate::base64::Decoder;
 use crate::error::Fault;
 use crate::guest::{Errno, FileAccess, FileMode, Guest, Whence};
 use crate::limits;
+use crate::packed;
 
 /// `guest-file-open`: `{"path": str, "mode"?: str}` → int, the handle
 pub(super) fn open<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
@@ -60,8 +61,7 @@ pub(super) fn read<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     let room = call.reply.base64_room();
     let (mut read, mut end, mut error) = (0usize, false, None);
     let guest = &mut *call.guest;
-    call.reply.open_object();
-    call.reply.key("buf-b64");
+    call.reply.known(packed!("{\"buf-b64\":"));
     call.reply.open_string();
     let count = count.min(room);
     call.reply.part_base64(count, &mut |buffer| {
@@ -83,9 +83,9 @@ pub(super) fn read<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     if let (0, Some(errno)) = (read, error) {
         return Err(call.fail_by(Fault::FileRead, errno));
     }
-    call.reply.key("count");
-    call.reply.integer(i64::try_from(read).unwrap_or(i64::MAX));
-    eof(call, end)
+    let read = u64::try_from(read).unwrap_or(u64::MAX);
+    call.reply.numbers(packed!("\"count\":#,\"eof\":!}"), &[read, end.into()]);
+    Ok(())
 }
 
 /// `guest-file-write`: `{"handle": int, "buf-b64": str, "count"?: int}` → `GuestFileWrite`
@@ -119,10 +119,8 @@ pub(super) fn write<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     if let (0, Some(errno)) = (written, error) {
         return Err(call.fail_by(Fault::FileWrite, errno));
     }
-    call.reply.open_object();
-    call.reply.key("count");
-    call.reply.integer(i64::try_from(written).unwrap_or(i64::MAX));
-    eof(call, false)
+    call.reply.number(packed!("{\"count\":#,\"eof\":false}"), u64::try_from(written).unwrap_or(u64::MAX));
+    Ok(())
 }
 
 /// `guest-file-seek`: `{"handle": int, "offset": int, "whence": GuestFileWhence}` → `GuestFileSeek`
@@ -146,10 +144,8 @@ pub(super) fn seek<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
 
     let position =
         call.guest.seek_file(handle, offset, whence).map_err(|errno| call.fail_by(Fault::FileSeek, errno))?;
-    call.reply.open_object();
-    call.reply.key("position");
-    call.reply.integer(position);
-    eof(call, false)
+    call.reply.number(packed!("{\"position\":#,\"eof\":false}"), position.cast_unsigned());
+    Ok(())
 }
 
 /// The arguments are complete, and there is a file of this handle.
@@ -173,21 +169,6 @@ fn checked_count<G>(call: &mut Call<'_, G>, count: i64, most: usize) -> Result<u
             Err(call.fail(Fault::FileCount, shown))
         }
     }
-}
-
-/// The last member of a reply.
-#[inline(never)]
-fn eof<G>(call: &mut Call<'_, G>, end: bool) -> Result<()> {
-    call.reply.key("eof");
-    call.reply.boolean(end);
-    call.reply.close_object();
-    Ok(())
-}
-
-fn nothing<G>(call: &mut Call<'_, G>) -> Result<()> {
-    call.reply.open_object();
-    call.reply.close_object();
-    Ok(())
 }
 
 /// The modes of `fopen(3)`: `r`, `w` or `a`, then `b` and `+` in any order, or one of them, or none.

@@ -2,6 +2,7 @@
 
 use super::{Call, Command, Result};
 use crate::guest::Guest;
+use crate::packed;
 
 /// The level of the protocol first, for tools that compare it with a release of QEMU; then ours.
 pub const VERSION: &str = concat!("10.2.50-nanoga-", env!("CARGO_PKG_VERSION"));
@@ -12,18 +13,12 @@ pub(super) fn info<G: Guest + 'static>(call: &mut Call<'_, G>) -> Result<()> {
 
     let frozen = call.guest.is_frozen();
     let reply = &mut call.reply;
-    reply.open_object();
-    reply.string_member("version", VERSION.as_bytes());
-    reply.key("supported_commands");
-    reply.open_list();
+    reply.text(packed!("{\"version\":%,\"supported_commands\":["), VERSION.as_bytes());
     for (row, command) in Command::<G>::TABLE.iter().enumerate() {
-        reply.open_object();
-        reply.string_member("name", command.name.as_bytes());
-        reply.boolean_member("enabled", call.permissions.allows(row) && (command.while_frozen || !frozen));
-        reply.boolean_member("success-response", command.answers);
-        reply.close_object();
+        let enabled = call.permissions.allows(row) && (command.while_frozen || !frozen);
+        reply.text(packed!("{\"name\":%"), command.name.as_bytes());
+        reply.numbers(packed!("\"enabled\":!,\"success-response\":!}"), &[enabled.into(), command.answers.into()]);
     }
-    reply.close_list();
-    reply.close_object();
+    reply.known(b"]}");
     Ok(())
 }

@@ -5,6 +5,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{Call, Failed, Result};
 use crate::error::Fault;
 use crate::guest::{Address, Event, Guest, Link, Statistics};
+use crate::packed;
 use crate::reply::Reply;
 
 /// `guest-network-get-interfaces`: `{}` → `[GuestNetworkInterface]`
@@ -15,10 +16,10 @@ pub(super) fn interfaces<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     call.no_more_arguments()?;
 
     let mut list = Interfaces { reply: &mut call.reply, open: Open::None, statistics: None };
-    list.reply.open_list();
+    list.reply.known(b"[");
     let walked = call.guest.interfaces(&mut |event| list.event(event));
     list.close();
-    list.reply.close_list();
+    list.reply.known(b"]");
     walked.map_err(|errno| {
         call.error = Fault::Interfaces.by(errno);
         Failed
@@ -48,7 +49,7 @@ impl Interfaces<'_, '_> {
             Event::Restart => {
                 self.open = Open::None;
                 self.reply.restart();
-                self.reply.open_list();
+                self.reply.known(b"[");
             }
             Event::Link(link) => self.link(link),
             Event::Address(address) => self.address(address),
@@ -60,9 +61,7 @@ impl Interfaces<'_, '_> {
         self.close();
         self.open = Open::Link;
         self.statistics = link.statistics;
-        self.reply.open_object();
-        self.reply.string_member("name", link.name);
-        self.reply.key("hardware-address");
+        self.reply.text(packed!("{\"name\":%,\"hardware-address\":"), link.name);
         self.reply.open_string();
         let mut separator = &b""[..];
         for byte in link.hardware_address {
@@ -77,26 +76,23 @@ impl Interfaces<'_, '_> {
     fn address(&mut self, address: &Address) {
         if self.open == Open::Link {
             self.open = Open::Addresses;
-            self.reply.key("ip-addresses");
-            self.reply.open_list();
+            self.reply.known(packed!("\"ip-addresses\":["));
         }
-        self.reply.open_object();
-        self.reply.key("ip-address");
+        self.reply.known(packed!("{\"ip-address\":"));
         self.reply.open_string();
         let family = match address.ip {
             IpAddr::V4(ip) => {
                 ipv4(self.reply, ip);
-                "ipv4"
+                &b"ipv4"[..]
             }
             IpAddr::V6(ip) => {
                 ipv6(self.reply, ip);
-                "ipv6"
+                b"ipv6"
             }
         };
         self.reply.close_string();
-        self.reply.string_member("ip-address-type", family.as_bytes());
-        self.reply.number_member("prefix", u64::from(address.prefix));
-        self.reply.close_object();
+        self.reply.text(packed!("\"ip-address-type\":%"), family);
+        self.reply.number(packed!("\"prefix\":#}"), address.prefix.into());
     }
 
     /// Writes the rest of the open interface.
@@ -106,30 +102,21 @@ impl Interfaces<'_, '_> {
             return;
         }
         if self.open == Open::Addresses {
-            self.reply.close_list();
-            if let Some(statistics) = &self.statistics {
-                write_statistics(self.reply, statistics);
+            self.reply.known(b"]");
+            if let Some(Statistics(numbers)) = &self.statistics {
+                self.reply.numbers(STATISTICS, numbers);
             }
         }
-        self.reply.close_object();
+        self.reply.known(b"}");
         self.open = Open::None;
     }
 }
 
 /// `GuestNetworkInterfaceStat`
-fn write_statistics(reply: &mut Reply<'_>, of: &Statistics) {
-    reply.key("statistics");
-    reply.open_object();
-    reply.number_member("rx-bytes", of.rx_bytes);
-    reply.number_member("rx-packets", of.rx_packets);
-    reply.number_member("rx-errs", of.rx_errs);
-    reply.number_member("rx-dropped", of.rx_dropped);
-    reply.number_member("tx-bytes", of.tx_bytes);
-    reply.number_member("tx-packets", of.tx_packets);
-    reply.number_member("tx-errs", of.tx_errs);
-    reply.number_member("tx-dropped", of.tx_dropped);
-    reply.close_object();
-}
+const STATISTICS: &[u8] = packed!(
+    "\"statistics\":{\"rx-bytes\":#,\"rx-packets\":#,\"rx-errs\":#,\"rx-dropped\":#,\
+    \"tx-bytes\":#,\"tx-packets\":#,\"tx-errs\":#,\"tx-dropped\":#}"
+);
 
 fn ipv4(reply: &mut Reply<'_>, ip: Ipv4Addr) {
     let mut separator = &b""[..];

@@ -4,8 +4,9 @@ use core::ffi::CStr;
 use core::task::Poll;
 
 use super::{Call, Failed, Result};
-use crate::error::{Error, Fault};
-use crate::guest::{Bus, DiskAddress, FileSystem, FreezeError, Guest, Job, Step, Trimmed};
+use crate::error::{Error, Fault, line};
+use crate::guest::{DiskAddress, FileSystem, FreezeError, Guest, Job, Step, Trimmed};
+use crate::packed;
 use crate::reply::Reply;
 use crate::request::c_string;
 
@@ -14,84 +15,52 @@ pub(super) fn file_systems<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     call.no_more_arguments()?;
 
     let reply = &mut call.reply;
-    reply.open_list();
+    reply.known(b"[");
     let walked = call.guest.file_systems(&mut |step| self::step(reply, step));
-    reply.close_list();
+    reply.known(b"]");
     walked.map_err(|errno| call.fail_by(Fault::Mounts, errno))
 }
 
 #[inline(never)]
-fn step(reply: &mut Reply<'_>, step: &Step<'_>) {
+fn step(reply: &mut Reply<'_>, step: Step<'_>) {
     match step {
-        Step::FileSystem(file_system) => self::file_system(reply, file_system),
-        Step::Disk(disk) => address(reply, disk),
-        Step::End => {
-            reply.close_list();
-            reply.close_object();
+        // `GuestFilesystemInfo`, up to the list of its disks.
+        Step::FileSystem(FileSystem { name, mountpoint, kind, usage }) => {
+            reply.texts(packed!("{\"name\":%,\"mountpoint\":%,\"type\":%"), &[name, mountpoint, kind]);
+            if let Some(usage) = usage {
+                let bytes = [usage.used, usage.total, usage.total_privileged];
+                reply.numbers(packed!("\"used-bytes\":#,\"total-bytes\":#,\"total-bytes-privileged\":#"), &bytes);
+            }
+            reply.known(packed!("\"disk\":["));
         }
+        Step::Disk(disk) => address(reply, disk),
+        Step::End => reply.known(b"]}"),
     }
-}
-
-/// `GuestFilesystemInfo`, up to the list of its disks.
-fn file_system(reply: &mut Reply<'_>, file_system: &FileSystem<'_>) {
-    reply.open_object();
-    reply.string_member("name", file_system.name);
-    reply.string_member("mountpoint", file_system.mountpoint);
-    reply.string_member("type", file_system.kind);
-    if let Some(usage) = file_system.usage {
-        reply.number_member("used-bytes", usage.used);
-        reply.number_member("total-bytes", usage.total);
-        reply.number_member("total-bytes-privileged", usage.total_privileged);
-    }
-    reply.key("disk");
-    reply.open_list();
 }
 
 /// `GuestDiskAddress`
+#[allow(clippy::as_conversions, reason = "the number of a variant without a payload")]
 fn address(reply: &mut Reply<'_>, disk: &DiskAddress<'_>) {
-    reply.open_object();
-    reply.key("pci-controller");
-    reply.open_object();
-    numbers(reply, &["domain", "bus", "slot", "function"], &disk.pci);
-    reply.close_object();
-    reply.string_member("bus-type", bus_type(disk.kind).as_bytes());
-    numbers(reply, &["bus", "target", "unit"], &disk.place);
-    for (key, word) in [("serial", disk.serial), ("dev", disk.device)] {
+    const CONTROLLER: &[u8] = packed!("{\"pci-controller\":{\"domain\":&,\"bus\":&,\"slot\":&,\"function\":&}");
+    reply.numbers(CONTROLLER, &disk.pci);
+    reply.text(packed!("\"bus-type\":%"), line(BUS_TYPES, disk.kind as usize));
+    reply.numbers(packed!("\"bus\":#,\"target\":#,\"unit\":#"), &disk.place);
+    for (form, word) in [(packed!("\"serial\":%"), disk.serial), (packed!("\"dev\":%"), disk.device)] {
         if !word.is_empty() {
-            reply.string_member(key, word);
+            reply.text(form, word);
         }
     }
-    reply.close_object();
+    reply.known(b"}");
 }
 
-/// Members that are numbers.
-#[inline(never)]
-fn numbers(reply: &mut Reply<'_>, keys: &[&'static str], numbers: &[i32]) {
-    for (key, number) in keys.iter().zip(numbers) {
-        reply.key(key);
-        reply.integer(i64::from(*number));
-    }
-}
-
-/// `GuestDiskBusType`
-fn bus_type(bus: Bus) -> &'static str {
-    match bus {
-        Bus::Ide => "ide",
-        Bus::Scsi => "scsi",
-        Bus::Virtio => "virtio",
-        Bus::Usb => "usb",
-        Bus::Sata => "sata",
-        Bus::Nvme => "nvme",
-        Bus::Unknown => "unknown",
-    }
-}
+/// `GuestDiskBusType`, a line for each [`crate::guest::Bus`].
+const BUS_TYPES: &[u8] = b"ide\nscsi\nvirtio\nusb\nsata\nnvme\nunknown";
 
 /// `guest-fsfreeze-status`: `{}` → `GuestFsfreezeStatus`
 pub(super) fn freeze_status<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     call.no_more_arguments()?;
 
-    let status = if call.guest.is_frozen() { "frozen" } else { "thawed" };
-    call.reply.string(status.as_bytes());
+    call.reply.string(if call.guest.is_frozen() { b"frozen" } else { b"thawed" });
     Ok(())
 }
 
@@ -130,7 +99,7 @@ pub(super) fn thaw<G: Guest>(call: &mut Call<'_, G>) -> Result<Job> {
 pub(super) fn settled<G: Guest>(call: &mut Call<'_, G>, job: Job) -> Poll<Result<()>> {
     call.guest.settled(job).map(|result| {
         let count = unless_failed(call, result)?;
-        call.reply.unsigned(u64::from(count));
+        call.reply.integer(count.into());
         Ok(())
     })
 }
@@ -155,33 +124,25 @@ pub(super) fn trim<G: Guest>(call: &mut Call<'_, G>) -> Result<Job> {
 /// All have been trimmed, or their errors are known.
 pub(super) fn trimmed<G: Guest>(call: &mut Call<'_, G>, job: Job) -> Poll<Result<()>> {
     let reply = &mut call.reply;
-    reply.open_object();
-    reply.key("paths");
-    reply.open_list();
+    reply.known(packed!("{\"paths\":["));
     let done = call.guest.trimmed(job, &mut |path, trimmed| result(reply, path, trimmed));
-    reply.close_list();
-    reply.close_object();
+    reply.known(b"]}");
     done.map_err(|errno| call.fail_by(Fault::Mounts, errno))
 }
 
 /// `GuestFilesystemTrimResult`
 #[inline(never)]
 fn result(reply: &mut Reply<'_>, path: &[u8], trimmed: Trimmed) {
-    reply.open_object();
-    reply.string_member("path", path);
+    reply.text(packed!("{\"path\":%"), path);
     let error = match trimmed {
         Trimmed::Bytes(trimmed, minimum) => {
-            reply.number_member("trimmed", trimmed);
-            reply.number_member("minimum", minimum);
-            return reply.close_object();
+            return reply.numbers(packed!("\"trimmed\":#,\"minimum\":#}"), &[trimmed, minimum]);
         }
         Trimmed::Unsupported => Fault::TrimUnsupported.plain(),
         Trimmed::Failed(errno) => Fault::Trim.by(errno),
         Trimmed::NotOpened(errno) => Fault::TrimOpen.by(errno),
     };
-    reply.key("error");
-    reply.open_string();
+    reply.known(packed!("\"error\":"));
     reply.sentence(&error);
-    reply.close_string();
-    reply.close_object();
+    reply.known(b"}");
 }

@@ -1,6 +1,6 @@
 //! Is the other side there, and in step?
 
-use super::{Call, Result};
+use super::{Call, Result, nothing};
 
 /// `guest-sync` and `guest-sync-delimited`: `{"id": int}` → the same int.
 ///
@@ -17,7 +17,5 @@ pub(super) fn sync<G>(call: &mut Call<'_, G>) -> Result<()> {
 pub(super) fn ping<G>(call: &mut Call<'_, G>) -> Result<()> {
     call.no_more_arguments()?;
 
-    call.reply.open_object();
-    call.reply.close_object();
-    Ok(())
+    nothing(call)
 }

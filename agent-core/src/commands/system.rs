@@ -1,16 +1,16 @@
 //! What the guest is: the facts that hosts show to people.
 
 use super::{Call, Result};
+use crate::error::line;
 use crate::guest::{Guest, LOAD_SCALE, OsFact};
+use crate::packed;
 
 /// `guest-get-host-name`: `{}` → `GuestHostName`
 pub(super) fn host_name<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     call.no_more_arguments()?;
 
     let reply = &mut call.reply;
-    reply.open_object();
-    call.guest.host_name(&mut |name| reply.string_member("host-name", name));
-    call.reply.close_object();
+    call.guest.host_name(&mut |name| reply.text(packed!("{\"host-name\":%}"), name));
     Ok(())
 }
 
@@ -21,15 +21,13 @@ pub(super) fn users<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     call.no_more_arguments()?;
 
     let reply = &mut call.reply;
-    reply.open_list();
+    reply.known(b"[");
     call.guest.users(&mut |user| {
-        reply.open_object();
-        reply.string_member("user", user.name);
-        reply.key("login-time");
+        reply.text(packed!("{\"user\":%,\"login-time\":"), user.name);
         reply.decimal(user.login_us, 1_000_000);
-        reply.close_object();
+        reply.known(b"}");
     });
-    call.reply.close_list();
+    call.reply.known(b"]");
     Ok(())
 }
 
@@ -40,37 +38,27 @@ pub(super) fn os_info<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     call.no_more_arguments()?;
 
     let reply = &mut call.reply;
-    reply.open_object();
-    call.guest.os_info(&mut |fact, value| {
-        let name = match fact {
-            OsFact::KernelRelease => "kernel-release",
-            OsFact::KernelVersion => "kernel-version",
-            OsFact::Machine => "machine",
-            OsFact::Id => "id",
-            OsFact::Name => "name",
-            OsFact::PrettyName => "pretty-name",
-            OsFact::Version => "version",
-            OsFact::VersionId => "version-id",
-            OsFact::Variant => "variant",
-            OsFact::VariantId => "variant-id",
-        };
-        reply.string_member(name, value);
-    });
-    call.reply.close_object();
+    reply.known(b"{");
+    call.guest.os_info(&mut |fact, value| reply.texts(b"%:%", &[fact_name(fact), value]));
+    call.reply.known(b"}");
     Ok(())
+}
+
+#[allow(clippy::as_conversions, reason = "the number of a variant without a payload")]
+fn fact_name(fact: OsFact) -> &'static [u8] {
+    line(
+        b"kernel-release\nkernel-version\nmachine\nid\nname\npretty-name\nversion\nversion-id\nvariant\nvariant-id",
+        fact as usize,
+    )
 }
 
 /// `guest-get-load`: `{}` → `GuestLoadAverage`
 pub(super) fn load<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     call.no_more_arguments()?;
 
-    let load = call.guest.load();
-    let reply = &mut call.reply;
-    reply.open_object();
-    for (name, load) in ["load1m", "load5m", "load15m"].iter().zip(&load) {
-        reply.key(name);
-        reply.decimal(*load, LOAD_SCALE);
-    }
-    reply.close_object();
+    let mut load = call.guest.load().into_iter();
+    call.reply.piece(packed!("{\"load1m\":#,\"load5m\":#,\"load15m\":#}"), &mut |reply, _| {
+        reply.decimal(load.next().unwrap_or(0), LOAD_SCALE);
+    });
     Ok(())
 }

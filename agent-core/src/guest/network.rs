@@ -15,26 +15,10 @@ pub struct Link<'a> {
     pub statistics: Option<Statistics>,
 }
 
-/// 64-bit counters of an interface (`struct rtnl_link_stats64`, linux/if_link.h).
+/// 64-bit counters of an interface (`struct rtnl_link_stats64`, linux/if_link.h): bytes, packets, bad packets and
+/// dropped packets that were received; the same of those that were sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// Bytes received.
-    pub rx_bytes: u64,
-    /// Packets received.
-    pub rx_packets: u64,
-    /// Bad packets received.
-    pub rx_errs: u64,
-    /// Packets received and dropped.
-    pub rx_dropped: u64,
-    /// Bytes sent.
-    pub tx_bytes: u64,
-    /// Packets sent.
-    pub tx_packets: u64,
-    /// Packets that could not be sent.
-    pub tx_errs: u64,
-    /// Packets dropped before they were sent.
-    pub tx_dropped: u64,
-}
+pub struct Statistics(pub [u64; 8]);
 
 /// An address of the link before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

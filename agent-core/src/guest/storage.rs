@@ -54,12 +54,12 @@ pub enum Bus {
 /// A disk under a file system, by its place in the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskAddress<'a> {
-    /// Domain, bus, slot and function of its PCI controller; all -1 if it has none.
-    pub pci: [i32; 4],
+    /// Domain, bus, slot and function of its PCI controller; all [`DiskAddress::NONE`] if it has none.
+    pub pci: [u64; 4],
     /// What it is plugged into.
     pub kind: Bus,
     /// Its bus, target and unit there, counted from 0.
-    pub place: [i32; 3],
+    pub place: [u64; 3],
     /// Its serial number; empty if it is not known.
     pub serial: &'a [u8],
     /// The path of its device, or of the partition; empty if it is not known.
@@ -67,17 +67,21 @@ pub struct DiskAddress<'a> {
 }
 
 impl DiskAddress<'_> {
+    /// No number: -1 for a host.
+    pub const NONE: u64 = u64::MAX;
+
     /// Nothing is known of it.
-    pub const UNKNOWN: Self = DiskAddress { pci: [-1; 4], kind: Bus::Unknown, place: [0; 3], serial: b"", device: b"" };
+    pub const UNKNOWN: Self =
+        DiskAddress { pci: [Self::NONE; 4], kind: Bus::Unknown, place: [0; 3], serial: b"", device: b"" };
 }
 
 /// One step of a walk over the file systems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
     /// The next file system. Its disks follow.
-    FileSystem(FileSystem<'a>),
+    FileSystem(&'a FileSystem<'a>),
     /// A disk under it.
-    Disk(DiskAddress<'a>),
+    Disk(&'a DiskAddress<'a>),
     /// It has no more disks.
     End,
 }
@@ -87,7 +91,7 @@ pub trait FileSystems {
     /// Walks over all file systems, the last one mounted first.
     ///
     /// After an error the steps so far are worth nothing.
-    fn file_systems(&mut self, each: &mut dyn FnMut(&Step<'_>)) -> Result<(), Errno>;
+    fn file_systems(&mut self, each: &mut dyn FnMut(Step<'_>)) -> Result<(), Errno>;
 }
 
 /// What became of a file system.

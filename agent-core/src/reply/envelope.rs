@@ -5,7 +5,7 @@
 use super::Reply;
 use crate::error::{Error, Fault, errno_text};
 use crate::guest::Errno;
-use crate::packed::unpack;
+use crate::packed;
 use crate::request;
 
 impl Reply<'_> {
@@ -20,8 +20,7 @@ impl Reply<'_> {
         if delimited {
             self.part(b"\xFF");
         }
-        self.open_object();
-        self.key("return");
+        self.known(packed!("{\"return\":"));
     }
 
     /// Ends the reply. It becomes an error when a part of it was lost.
@@ -48,31 +47,31 @@ impl Reply<'_> {
     #[inline(never)]
     fn write_error(&mut self, error: Error<'_>, id: Option<&[u8]>) {
         self.rewind();
-        self.open_object();
-        self.key("error");
-        self.open_object();
-        self.string_member("class", error.class().as_bytes());
-        self.key("desc");
-        self.open_string();
+        self.text(packed!("{\"error\":{\"class\":%,\"desc\":"), error.class().as_bytes());
         self.sentence(&error);
-        self.close_string();
-        self.close_object();
+        self.known(b"}");
         self.end(id);
     }
 
+    /// A string that says what is wrong.
+    #[inline(never)]
     pub(crate) fn sentence(&mut self, error: &Error<'_>) {
+        self.open_string();
         if error.fault.is_syntax() {
             self.part(b"JSON parse error, ");
         }
-        for byte in unpack(error.fault.form()) {
-            match byte {
-                b'%' => self.part_escaped(error.word()),
-                b'&' => self.part_escaped(error.other),
-                b'!' => self.errno(error.number),
-                b'#' => self.part_number(u64::from(error.number)),
-                _ => self.part(&[byte]),
-            }
-        }
+        // The string has begun: no comma.
+        self.comma = false;
+        self.piece(error.fault.form(), &mut |reply, kind| {
+            let text = match kind {
+                b'%' => error.word(),
+                b'&' => error.other,
+                b'!' => return reply.errno(error.number),
+                _ => return reply.part_number(u64::from(error.number)),
+            };
+            reply.part_escaped(text);
+        });
+        self.close_string();
     }
 
     fn errno(&mut self, number: u32) {
@@ -85,7 +84,7 @@ impl Reply<'_> {
 
     fn end(&mut self, id: Option<&[u8]>) {
         if let Some(id) = id {
-            self.key("id");
+            self.known(b"\"id\":");
             self.echo(id);
         }
         self.part(b"}\n");

@@ -71,16 +71,7 @@ pub enum FakeEvent {
 
 impl Default for FakeGuest {
     fn default() -> Self {
-        let statistics = Statistics {
-            rx_bytes: 1,
-            rx_packets: 2,
-            rx_errs: 3,
-            rx_dropped: 4,
-            tx_bytes: u64::MAX,
-            tx_packets: 6,
-            tx_errs: 7,
-            tx_dropped: 8,
-        };
+        let statistics = Statistics([1, 2, 3, 4, u64::MAX, 6, 7, 8]);
         FakeGuest {
             frozen: false,
             suspend: Err(SuspendError::Unsupported),

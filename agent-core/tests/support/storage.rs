@@ -30,28 +30,34 @@ pub struct FakeStorage {
 
 /// What a walk over them shows.
 pub const STEPS: [Step<'static>; 6] = [
-    Step::FileSystem(FileSystem {
+    Step::FileSystem(&FileSystem {
         name: b"vda1",
         mountpoint: b"/a \"place\"",
         kind: b"ext4",
         usage: Some(Usage { used: 1, total: 2, total_privileged: u64::MAX }),
     }),
-    Step::Disk(DiskAddress {
+    Step::Disk(&DiskAddress {
         pci: [0, 1, 31, 7],
         kind: Bus::Virtio,
         place: [0, 4, 5],
         serial: b"S/N",
         device: b"/dev/vda1",
     }),
-    Step::Disk(DiskAddress { pci: [-1; 4], kind: Bus::Unknown, place: [i32::MAX, 0, 0], serial: b"", device: b"" }),
+    Step::Disk(&DiskAddress {
+        pci: [DiskAddress::NONE; 4],
+        kind: Bus::Unknown,
+        place: [2_147_483_647, 0, 0],
+        serial: b"",
+        device: b"",
+    }),
     Step::End,
-    Step::FileSystem(FileSystem { name: b"7:0", mountpoint: b"/", kind: b"xfs", usage: None }),
+    Step::FileSystem(&FileSystem { name: b"7:0", mountpoint: b"/", kind: b"xfs", usage: None }),
     Step::End,
 ];
 
 impl FileSystems for FakeGuest {
-    fn file_systems(&mut self, each: &mut dyn FnMut(&Step<'_>)) -> Result<(), Errno> {
-        STEPS.iter().for_each(each);
+    fn file_systems(&mut self, each: &mut dyn FnMut(Step<'_>)) -> Result<(), Errno> {
+        STEPS.into_iter().for_each(each);
         self.storage.mounts_error.map_or(Ok(()), Err)
     }
 }

@@ -6,19 +6,17 @@
 use core::ffi::CStr;
 
 use agent_core::guest::{Bus, DiskAddress, Step};
-use rustix::fs::{AtFlags, CWD, readlinkat_raw, statat};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{CWD, OFlags, fstat};
 
 use crate::sys;
-use crate::text::cut;
+use crate::text::{cut, cut_last};
 
 /// Bytes of the path of a folder in sysfs: one of a disk behind several bridges and hubs has about 200.
-pub const LINK: usize = 512;
-
-/// Bytes of a path that begins with one of those.
-const PATH: usize = LINK + 128;
+const LINK: usize = 512;
 
 /// Devices on devices, at most. The kernel's own limit is lower.
-const DEPTH: u8 = 8;
+pub const DEPTH: u8 = 8;
 
 /// The drivers of PCI controllers whose disks have an address.
 const DRIVERS: [(&[u8], Bus); 7] = [
@@ -31,16 +29,27 @@ const DRIVERS: [(&[u8], Bus); 7] = [
     (b"/xhci_hcd", Bus::Usb),
 ];
 
-/// Where a disk or a partition of it may keep its serial number: virtio, NVMe, SCSI.
-const SERIALS: [&[u8]; 6] =
-    [b"/serial", b"/../serial", b"/device/serial", b"/../device/serial", b"/device/vpd_pg80", b"/../device/vpd_pg80"];
+/// Where a disk may keep its serial number, virtio and NVMe or SCSI: in its folder or in the one of its device, two above
+/// it. What is given may be a partition.
+const SERIALS: [&CStr; 2] = [c"../../../serial", c"../../../vpd_pg80"];
 
-/// The serial numbers of the disks that were asked last.
-pub type Serials = [Serial; 8];
+/// The way up in these, and one that is as long as any from a disk to its controller.
+const WAY_UP: usize = 9;
+const ABOVE: &CStr = c"../../../../../../../../../../../../../../../../../../../../../../../../.";
+
+/// What a walk works with. It is static: on the stack it would take a page.
+pub struct Disks {
+    /// The link to the folder of the device that is visited, and its length.
+    link: [u8; LINK],
+    length: usize,
+    path: [u8; 64],
+    /// The serial numbers of the disks that were asked last.
+    serials: [Serial; 8],
+}
 
 /// What a disk told.
 #[derive(Clone, Copy)]
-pub struct Serial {
+struct Serial {
     /// The inode of its folder in sysfs.
     id: u64,
     length: usize,
@@ -49,203 +58,193 @@ pub struct Serial {
 
 impl Serial {
     /// No disk has the number 0.
-    pub const NONE: Self = Serial { id: 0, length: 0, text: [0; 48] };
+    const NONE: Self = Serial { id: 0, length: 0, text: [0; 48] };
+}
+
+impl Disks {
+    /// Nothing is known yet.
+    pub const NONE: Self = Disks { link: [0; LINK], length: 0, path: [0; 64], serials: [Serial::NONE; 8] };
+
+    /// `../../devices/pci0000:00/0000:00:04.0/virtio1/block/vda/vda1`
+    fn link(&self) -> &[u8] {
+        self.link.get(..self.length).unwrap_or_default()
+    }
+
+    /// The kernel's name of the device that was entered: empty if there is none.
+    #[inline(never)]
+    pub fn name(&self) -> &[u8] {
+        cut_last(&mut self.link(), b'/')
+    }
 }
 
 /// A walk over file systems and their disks. A device is called by its number, `major:minor`.
 pub struct Search<'s> {
-    /// A path that ends in `/`: where `sys` and `run` are.
-    pub root: &'s &'s [u8],
     /// For what udev knows of a disk.
     pub space: &'s mut [u8],
-    /// What disks have told.
-    pub serials: &'s mut Serials,
-    /// Devices on devices, so far.
-    pub depth: u8,
+    /// What it works with.
+    pub disks: &'s mut Disks,
     /// Where the steps go.
-    pub each: &'s mut dyn FnMut(&Step<'_>),
+    pub each: &'s mut dyn FnMut(Step<'_>),
 }
 
 impl Search<'_> {
-    /// Visits the disks that a device with this link lies on.
+    /// Goes to a device: its folder, if there is one.
     #[inline(never)]
-    pub fn disks(&mut self, device: &[u8], link: &[u8]) {
-        let space = &mut [0; PATH];
-        if link.starts_with(b"../../devices/virtual/block/") {
-            let slaves = path(self.root, device, b"/slaves/", space);
-            sys::list(CWD, slaves, &mut |_, name| self.slave(slaves, name));
+    pub fn enter(&mut self, device: &[u8]) -> rustix::io::Result<OwnedFd> {
+        let path = sys::join(&mut self.disks.path, &[b"/sys/dev/block/", device]);
+        self.disks.length = sys::read_link(CWD, path, &mut self.disks.link).len();
+        sys::open(CWD, path, OFlags::PATH)
+    }
+
+    /// Visits the disks that the device which was entered lies on.
+    #[inline(never)]
+    pub fn visit(&mut self, folder: &OwnedFd, device: &[u8], depth: u8) {
+        if self.disks.link().starts_with(b"../../devices/virtual/block/") {
+            if depth > 0 {
+                sys::list(folder.as_fd(), c"slaves", &mut |slaves, name| self.slave(slaves, name, depth));
+            }
             return;
         }
         let mut disk = DiskAddress::UNKNOWN;
-        place(self.root, link, &mut disk);
-        let mut node = [0; 64];
-        disk.device = sys::join(&mut node, &[b"/dev/", base_name(link)]).to_bytes();
-        let mut known = text(sys::join(space, &[self.root, b"run/udev/data/b", device]), self.space);
+        place(folder, self.disks.link(), &mut disk);
+        let path = sys::join(&mut self.disks.path, &[b"/run/udev/data/b", device]);
+        let mut known = sys::read_at(CWD, path, self.space);
         while disk.serial.is_empty() && !known.is_empty() {
             disk.serial = cut(&mut known, b'\n').strip_prefix(b"E:ID_SERIAL=").unwrap_or_default();
         }
         if disk.serial.is_empty() {
-            disk.serial = told(self.root, device, space, self.serials);
+            disk.serial = told(folder, &mut self.disks.serials);
         }
-        (self.each)(&Step::Disk(disk));
+        let mut link = self.disks.link.get(..self.disks.length).unwrap_or_default();
+        disk.device = sys::join(&mut self.disks.path, &[b"/dev/", cut_last(&mut link, b'/')]).to_bytes();
+        (self.each)(Step::Disk(&disk));
     }
 
     /// The same for a device under another, by the link to it in that folder.
     #[inline(never)]
-    fn slave(&mut self, folder: &CStr, name: &CStr) {
-        let (mut number, mut space) = ([0; 24], [0; LINK]);
-        let device = text(sys::join(&mut space, &[folder.to_bytes(), name.to_bytes(), b"/dev"]), &mut number);
-        if let Some(link) = link(self.root, device, &mut space)
-            && self.depth < DEPTH
-        {
-            self.depth = self.depth.wrapping_add(1);
-            self.disks(device, link);
-            self.depth = self.depth.wrapping_sub(1);
+    fn slave(&mut self, folder: BorrowedFd<'_>, name: &CStr, depth: u8) {
+        let mut number = [0; 24];
+        let file = sys::join(&mut self.disks.path, &[name.to_bytes(), b"/dev"]);
+        let device = cut(&mut sys::read_at(folder, file, &mut number), b'\n');
+        if let Ok(folder) = self.enter(device) {
+            self.visit(&folder, device, depth.wrapping_sub(1));
         }
     }
-}
-
-/// Where the folder of a device is, seen from `/sys/dev/block`:
-/// `../../devices/pci0000:00/0000:00:04.0/virtio1/block/vda/vda1`.
-pub fn link<'l>(root: &&[u8], device: &[u8], link: &'l mut [u8; LINK]) -> Option<&'l [u8]> {
-    read_link(root, device, b"", link)
-}
-
-/// The last name in a path.
-pub fn base_name(path: &[u8]) -> &[u8] {
-    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
 }
 
 /// The serial number as the disk itself tells it, once: that takes longer than all else.
 #[inline(never)]
-fn told<'s>(root: &&[u8], device: &[u8], space: &mut [u8; PATH], serials: &'s mut Serials) -> &'s [u8] {
+fn told<'s>(folder: &OwnedFd, serials: &'s mut [Serial; 8]) -> &'s [u8] {
     // No other folder of sysfs ever gets this number.
-    let id = statat(CWD, path(root, device, b"", space), AtFlags::empty()).map_or(0, |found| found.st_ino);
+    let id = fstat(folder).map_or(0, |found| found.st_ino);
     let Some(serial) = serials.get_mut(usize::try_from(id & 7).unwrap_or(0)) else {
         return b"";
     };
     if serial.id != id {
-        *serial = Serial { id, ..Serial::NONE };
-        for place in SERIALS {
-            if serial.length == 0 {
-                serial.length = text(path(root, device, place, space), &mut serial.text).len();
+        (serial.id, serial.length) = (id, 0);
+        for above in 0..=WAY_UP / 3 {
+            for name in SERIALS {
+                if serial.length == 0 {
+                    let name = sys::tail(name, WAY_UP.wrapping_sub(above.wrapping_mul(3)));
+                    serial.length = sys::read_at(folder.as_fd(), name, &mut serial.text).len();
+                }
             }
         }
     }
-    match serial.text.get(..serial.length).unwrap_or_default().trim_ascii() {
+    let text = match serial.text.get(..serial.length).unwrap_or_default() {
         // As a SCSI disk itself says it: behind a header (SCSI Primary Commands, page 80h).
-        [_, 0x80, _, _, page @ ..] => page.trim_ascii(),
+        [_, 0x80, _, _, page @ ..] => page,
         text => text,
-    }
+    };
+    text.trim_ascii()
 }
 
 /// Where the disk with this link is plugged in, as far as that can be told.
 #[inline(never)]
-fn place(root: &&[u8], link: &[u8], disk: &mut DiskAddress<'_>) {
-    let (mut controller, mut port, mut scsi, mut is_scsi) = (&b""[..], &b""[..], [0; 4], false);
-    let mut rest = link;
-    while !rest.is_empty() {
-        let name = cut(&mut rest, b'/');
-        let here = link.get(..link.len().wrapping_sub(rest.len())).unwrap_or_default();
-        if numbers(name, b'.', 16, &mut disk.pci) {
-            // The last one is the controller, those before are bridges.
-            controller = here;
-        } else if name.starts_with(b"virtio") {
+fn place(folder: &OwnedFd, mut link: &[u8], disk: &mut DiskAddress<'_>) {
+    let (mut port, mut scsi, mut is_scsi) = (&b""[..], [0; 4], false);
+    let mut above = ABOVE.to_bytes().len().wrapping_sub(1);
+    // From the disk up to its controller, behind which there are only bridges.
+    while !link.is_empty() {
+        let name = cut_last(&mut link, b'/');
+        is_scsi |= numbers(name, b':', 10, &mut scsi);
+        if name.starts_with(b"virtio") {
             // There may be no PCI, as on microvm and Firecracker.
             disk.kind = Bus::Virtio;
-        } else if name.starts_with(b"ata") || name.starts_with(b"host") && port.is_empty() {
-            port = here;
-        } else if numbers(name, b':', 10, &mut scsi) {
-            is_scsi = true;
+        } else if name.starts_with(b"ata") || name.starts_with(b"host") {
+            port = name;
+        } else if numbers(name, b'.', 16, &mut disk.pci) {
+            break;
         }
+        above = above.wrapping_sub(3);
     }
     let [_, channel, target, unit] = scsi;
-    if !controller.is_empty() {
-        disk.kind = bus(root, controller);
-        disk.place = [0; 3];
-        let [bus, _, last] = &mut disk.place;
+    if link.is_empty() {
+        if disk.kind == Bus::Virtio {
+            disk.place = [channel, target, unit];
+        }
+    } else if let Ok(controller) = sys::open(folder.as_fd(), sys::tail(ABOVE, above), OFlags::PATH) {
+        disk.kind = bus(&controller);
+        let lower = if matches!(disk.kind, Bus::Ide | Bus::Sata) { lower(&controller, port) } else { 0 };
+        let [first, _, last] = &mut disk.place;
         match disk.kind {
-            Bus::Ide => (*bus, *last) = (index(root, port), target),
-            Bus::Sata => *last = index(root, port),
+            Bus::Ide => (*first, *last) = (lower, target),
+            Bus::Sata => *last = lower,
             Bus::Scsi => *last = target,
             Bus::Virtio => *last = unit,
-            Bus::Unknown => disk.pci = [-1; 4],
+            Bus::Unknown => disk.pci = [DiskAddress::NONE; 4],
             _ => {}
         }
-    } else if disk.kind == Bus::Virtio {
-        disk.place = [channel, target, unit];
     }
     if disk.kind == Bus::Virtio && is_scsi {
         disk.kind = Bus::Scsi;
     }
 }
 
-/// What the controller in this folder is for, by its driver.
+/// What a controller is for, by its driver.
 #[inline(never)]
-fn bus(root: &&[u8], controller: &[u8]) -> Bus {
-    let mut driver = [0; LINK];
-    let driver = read_link(root, controller, b"driver", &mut driver).unwrap_or_default();
+fn bus(controller: &OwnedFd) -> Bus {
+    let mut driver = [0; 128];
+    let driver = sys::read_link(controller.as_fd(), c"driver", &mut driver);
     DRIVERS.iter().find(|(name, _)| driver.ends_with(name)).map_or(Bus::Unknown, |(_, bus)| *bus)
 }
 
-/// How many beside this folder are of the same kind (`ata3`, `host0`) and have a lower number.
+/// How many in this folder are of the same kind as a port (`ata3`, `host0`) and have a lower number.
 #[inline(never)]
-fn index(root: &&[u8], folder: &[u8]) -> i32 {
-    let name = base_name(folder.strip_suffix(b"/").unwrap_or_default());
-    let letters = name.iter().position(u8::is_ascii_digit).unwrap_or(name.len());
-    let (kind, own) = name.split_at_checked(letters).unwrap_or_default();
-    let own = number(own, 10);
-    let mut lower = 0_i32;
-    sys::list(CWD, path(root, folder, b"..", &mut [0; PATH]), &mut |_, name| {
-        let other = name.to_bytes().strip_prefix(kind).and_then(|other| number(other, 10));
-        lower = lower.wrapping_add(i32::from(other.is_some() && other < own));
+fn lower(folder: &OwnedFd, port: &[u8]) -> u64 {
+    let mut lower = 0_u64;
+    sys::list(folder.as_fd(), c".", &mut |_, name| {
+        let name = name.to_bytes();
+        // Numbers without zeros in front are as long as they are large.
+        let is_lower = name.first_chunk::<3>() == port.first_chunk() && (name.len(), name) < (port.len(), port);
+        lower = lower.wrapping_add(is_lower.into());
     });
     lower
-}
-
-/// The path of something in a folder, which is the number of a device or the front of its link.
-#[inline(never)]
-fn path<'p>(root: &&[u8], folder: &[u8], name: &[u8], space: &'p mut [u8; PATH]) -> &'p CStr {
-    sys::join(space, &[root, b"sys/dev/block/", folder, name])
-}
-
-/// Where a link leads; nothing if it is none.
-#[inline(never)]
-fn read_link<'l>(root: &&[u8], folder: &[u8], name: &[u8], link: &'l mut [u8; LINK]) -> Option<&'l [u8]> {
-    let length = readlinkat_raw(CWD, path(root, folder, name, &mut [0; PATH]), &mut link[..]).ok()?;
-    link.get(..length)
 }
 
 /// Finds four numbers, the last one behind this byte: `0000:00:1f.2`, `2:0:0:5`. If they are not, they stay what they
 /// were.
 #[inline(never)]
-fn numbers(mut text: &[u8], last: u8, base: u32, numbers: &mut [i32; 4]) -> bool {
-    let mut all = [0; 4];
-    for (place, behind) in all.iter_mut().zip([b':', b':', last, b'/']) {
-        match number(cut(&mut text, behind), base) {
-            Some(number) => *place = number,
-            None => return false,
+fn numbers(text: &[u8], last: u8, base: u32, numbers: &mut [u64; 4]) -> bool {
+    let (mut all, mut at, mut is_empty) = ([0_u64; 4], 0_usize, true);
+    for byte in text {
+        if let Some(digit) = char::from(*byte).to_digit(base)
+            && let Some(number) = all.get_mut(at)
+        {
+            *number = number.wrapping_mul(base.into()).wrapping_add(digit.into());
+            is_empty = false;
+        } else if is_empty || *byte != if at == 2 { last } else { b':' } {
+            return false;
+        } else {
+            at = at.wrapping_add(1);
+            is_empty = true;
         }
     }
-    *numbers = all;
-    true
-}
-
-/// A number, all of it.
-#[inline(never)]
-fn number(text: &[u8], base: u32) -> Option<i32> {
-    let mut value = 0_u32;
-    for byte in text {
-        value = value.wrapping_mul(base).wrapping_add(char::from(*byte).to_digit(base)?);
+    let are_four = at == 3 && !is_empty;
+    if are_four {
+        *numbers = all;
     }
-    i32::try_from(value).ok().filter(|_| !text.is_empty())
-}
-
-/// The text at the front of a file, without blanks behind it; empty if it cannot be read.
-#[inline(never)]
-fn text<'b>(path: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {
-    let length = sys::read_file(path, buffer);
-    buffer.get(..length).unwrap_or_default().trim_ascii_end()
+    are_four
 }
 
 #[cfg(test)]
@@ -258,6 +257,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
+    use crate::testing::set_root;
 
     /// A folder like the root of a machine.
     struct Tree(PathBuf);
@@ -305,20 +305,24 @@ mod tests {
 
         /// Each disk in a line: controller, kind, bus, target, unit, serial number and device.
         fn disks(&self, number: &str) -> Vec<String> {
-            let root = format!("{}/", self.0.display());
-            let root = &root.as_bytes();
+            set_root(self.0.to_str().unwrap());
             let mut all = Vec::new();
-            let each = &mut |step: &Step<'_>| {
+            let each = &mut |step: Step<'_>| {
                 let Step::Disk(disk) = step else { panic!("{step:?}") };
                 let [a, b, c, d] = disk.pci;
-                let pci = if disk.pci == [-1; 4] { "-".into() } else { format!("{a:04x}:{b:02x}:{c:02x}.{d}") };
+                let pci = if disk.pci == [DiskAddress::NONE; 4] {
+                    "-".into()
+                } else {
+                    format!("{a:04x}:{b:02x}:{c:02x}.{d}")
+                };
                 let [serial, device] = [disk.serial, disk.device].map(|text| str::from_utf8(text).unwrap());
                 let (kind, [bus, target, unit]) = (format!("{:?}", disk.kind), disk.place);
                 all.push(format!("{pci} {kind} {bus} {target} {unit} '{serial}' {device}"));
             };
-            let (space, serials) = (&mut [0; 4096], &mut [Serial::NONE; 8]);
-            if let Some(link) = link(root, number.as_bytes(), &mut [0; LINK]) {
-                Search { root, space, serials, depth: 0, each }.disks(number.as_bytes(), link);
+            let (space, disks) = (&mut [0; 4096], &mut { Disks::NONE });
+            let mut search = Search { space, disks, each };
+            if let Ok(folder) = search.enter(number.as_bytes()) {
+                search.visit(&folder, number.as_bytes(), DEPTH);
             }
             all.sort();
             all
@@ -377,7 +381,7 @@ mod tests {
         let tree = Tree::new("nvme");
         tree.driver("pci0000:00/0000:00:02.0", "nvme").driver("pci0000:00/0000:00:03.0", "xhci_hcd");
         let nvme = "pci0000:00/0000:00:02.0/nvme/nvme0/nvme0n1/nvme0n1p2";
-        tree.device("259:2", nvme).file(&format!("sys/devices/{nvme}/../device/serial"), "S1\n");
+        tree.device("259:2", nvme).file("sys/devices/pci0000:00/0000:00:02.0/nvme/nvme0/serial", "S1\n");
         tree.device("8:0", "pci0000:00/0000:00:03.0/usb2/2-1/2-1:1.0/host4/target4:0:0/4:0:0:0/block/sda");
         assert_eq!(tree.disks("259:2"), ["0000:00:02.0 Nvme 0 0 0 'S1' /dev/nvme0n1p2"]);
         assert_eq!(tree.disks("8:0"), ["0000:00:03.0 Usb 0 0 0 '' /dev/sda"]);
@@ -398,7 +402,7 @@ mod tests {
         let tree = Tree::new("serial");
         let path = "platform/x/virtio2/host1/target1:0:0/1:0:0:0/block/sda";
         tree.device("8:0", path);
-        tree.file(&format!("sys/devices/{path}/device/vpd_pg80"), b"\0\x80\0\x06  AB C");
+        tree.file("sys/devices/platform/x/virtio2/host1/target1:0:0/1:0:0:0/vpd_pg80", b"\0\x80\0\x06  AB C");
         assert_eq!(tree.disks("8:0"), ["- Scsi 0 0 0 'AB C' /dev/sda"]);
         tree.file("run/udev/data/b8:0", "S:disk/by-id/x\nI:12\nE:ID_SERIAL_SHORT=no\nE:ID_SERIAL=0QEMU_1\nG:systemd\n");
         assert_eq!(tree.disks("8:0"), ["- Scsi 0 0 0 '0QEMU_1' /dev/sda"]);

@@ -181,7 +181,7 @@ impl LinuxGuest {
     }
 
     fn site(&self) -> Site {
-        Site { root: self.root, options: self.options }
+        Site { options: self.options }
     }
 
     /// Goes on with this job.
@@ -243,14 +243,13 @@ impl Freeze for LinuxGuest {
 /// its next life waits for the thaw of a host.
 pub fn rescue() {
     if ABLE && is_muted() {
-        let _ = thaw_all(c"/");
+        let _ = thaw_all();
     }
 }
 
 /// Where a worker works, and how.
 #[derive(Clone, Copy)]
 struct Site {
-    root: &'static CStr,
     options: &'static Options,
 }
 
@@ -261,7 +260,7 @@ impl Site {
         if report != 0 {
             return report;
         }
-        let mut mounts = match Mounts::read(self.root.to_bytes()) {
+        let mut mounts = match Mounts::read() {
             Ok(mounts) => mounts,
             Err(Errno(error)) => return failure(MOUNTS, error),
         };
@@ -299,7 +298,7 @@ impl Site {
         let mut count = 0_u32;
         for _ in 0..LOOKS {
             let again = freezes != 0 && sys::kill(freezes, 0);
-            match thaw_all(self.root) {
+            match thaw_all() {
                 Ok(more) => count = count.wrapping_add(more) & COUNT,
                 Err(Errno(error)) => return failure(MOUNTS, error),
             }
@@ -358,9 +357,9 @@ fn is_marked(folder: &OwnedFd) -> bool {
 
 /// Thaws every file system. How many were frozen.
 #[inline(never)]
-fn thaw_all(root: &CStr) -> Result<u32, Errno> {
+fn thaw_all() -> Result<u32, Errno> {
     let mut count = 0_u32;
-    Mounts::read(root.to_bytes())?.walk(Order::Thaw, &mut |mount| {
+    Mounts::read()?.walk(Order::Thaw, &mut |mount| {
         // As often as it was frozen.
         let thaw = |_: &u32| mount.ask(OfFileSystem::THAW, &mut [0; 3]).is_ok();
         count = count.wrapping_add(u32::from((0..THAWS).take_while(thaw).count() > 0));

@@ -7,38 +7,37 @@ use agent_core::guest::{Errno, FileSystem, FileSystems, Step, Usage};
 use rustix::fs::statfs;
 
 use super::LinuxGuest;
-use super::disk_address::{LINK, Search, base_name, link as link_of};
+use super::disk_address::{DEPTH, Search};
 use super::mounts::{Mount, Mounts, Order};
 
 impl FileSystems for LinuxGuest {
-    fn file_systems(&mut self, each: &mut dyn FnMut(&Step<'_>)) -> Result<(), Errno> {
-        let root = &self.root.to_bytes();
+    fn file_systems(&mut self, each: &mut dyn FnMut(Step<'_>)) -> Result<(), Errno> {
         // The kernel takes longer to write the table than all else here.
         if self.mounts.as_ref().is_none_or(Mounts::are_stale) {
-            self.mounts = Some(Mounts::read(root)?);
+            self.mounts = Some(Mounts::read()?);
         }
         if let Some(mounts) = &mut self.mounts {
-            let (space, serials) = (&mut self.buffers.0, &mut self.tables.serials);
-            let mut search = Search { root, space, serials, depth: 0, each };
+            let mut search = Search { space: &mut self.buffers.0, disks: &mut self.tables.disks, each };
             mounts.walk(Order::Reverse, &mut |mount| file_system(mount, &mut search));
         }
         Ok(())
     }
 }
 
+#[inline(never)]
 fn file_system(mount: &Mount<'_>, search: &mut Search<'_>) {
-    let link = &mut [0; LINK];
-    let link = link_of(search.root, mount.device, link);
-    (search.each)(&Step::FileSystem(FileSystem {
-        name: link.map_or(mount.device, base_name),
+    let folder = search.enter(mount.device);
+    let name = search.disks.name();
+    (search.each)(Step::FileSystem(&FileSystem {
+        name: if name.is_empty() { mount.device } else { name },
         mountpoint: mount.point.to_bytes(),
         kind: mount.kind,
         usage: usage(mount),
     }));
-    if let Some(link) = link {
-        search.disks(mount.device, link);
+    if let Ok(folder) = folder {
+        search.visit(&folder, mount.device, DEPTH);
     }
-    (search.each)(&Step::End);
+    (search.each)(Step::End);
 }
 
 fn usage(mount: &Mount<'_>) -> Option<Usage> {

@@ -15,7 +15,7 @@ use rustix::io::read;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use crate::sys::{self, OfFileSystem};
-use crate::text::{cut, decimal};
+use crate::text::{cut, cut_last, decimal};
 
 /// Bytes of a mount table. The kernel allows 100,000 mounts, and memory is taken when it is touched. Beyond: an error.
 const SIZE: usize = 32 * 1024 * 1024;
@@ -57,13 +57,14 @@ impl<'m> Mount<'m> {
         self.device.starts_with(b"7:")
     }
 
-    /// Takes the first of these records: three strings.
+    /// Takes one of these records from their front or from their end: three strings, each with a NUL behind it.
     #[inline(never)]
-    fn take(records: &mut &'m [u8]) -> Self {
-        let device = cut(records, 0);
-        let point = CStr::from_bytes_until_nul(records).unwrap_or_default();
-        cut(records, 0);
-        Mount { device, point, kind: cut(records, 0) }
+    fn take(records: &mut &'m [u8], first: bool) -> Self {
+        let from = if first { cut } else { cut_last };
+        let (one, point, other) = (from(records, 0), from(records, 0), from(records, 0));
+        let (device, kind) = if first { (one, other) } else { (other, one) };
+        // SAFETY: there is a NUL, which is as readable as what stands before it.
+        Mount { device, point: unsafe { CStr::from_ptr(point.as_ptr().cast()) }, kind }
     }
 }
 
@@ -83,25 +84,23 @@ pub struct Mounts {
     file: OwnedFd,
     /// It is not private, so that what is kept of it is the kernel's until it is looked at again.
     memory: *mut u8,
-    /// Bytes of their records, which stand at the front, and how many there are.
+    /// Bytes of their records, which stand at the front.
     used: usize,
-    count: usize,
 }
 
 impl Mounts {
-    /// Reads the table below this root, a path that ends in `/`.
+    /// Reads the table.
     #[inline(never)]
-    pub fn read(root: &[u8]) -> Result<Self, Errno> {
-        Self::load(root).map_err(sys::errno)
+    pub fn read() -> Result<Self, Errno> {
+        Self::load().map_err(sys::errno)
     }
 
-    fn load(root: &[u8]) -> rustix::io::Result<Self> {
-        let path = &mut [0; sys::PATH];
-        let file = sys::open(CWD, sys::join(path, &[root, b"proc/self/mountinfo"]), OFlags::RDONLY)?;
+    fn load() -> rustix::io::Result<Self> {
+        let file = sys::open(CWD, c"/proc/self/mountinfo", OFlags::RDONLY)?;
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: new memory, which nobody else knows.
         let memory = unsafe { mmap_anonymous(ptr::null_mut(), SIZE, access, MapFlags::SHARED | MapFlags::NORESERVE) }?;
-        let mut mounts = Mounts { file, memory: memory.cast(), used: 0, count: 0 };
+        let mut mounts = Mounts { file, memory: memory.cast(), used: 0 };
         let mut end = GAP;
         loop {
             let room = memory_of(&mut mounts.memory).get_mut(end..).unwrap_or_default();
@@ -113,7 +112,7 @@ impl Mounts {
                 count => end = end.wrapping_add(count),
             }
         }
-        mounts.find(root, end);
+        mounts.find(end);
         Ok(mounts)
     }
 
@@ -124,8 +123,8 @@ impl Mounts {
 
     /// Makes records of the lines up to this end.
     #[inline(never)]
-    fn find(&mut self, root: &[u8], end: usize) {
-        let (mut used, mut count, mut at) = (0, 0_usize, GAP);
+    fn find(&mut self, end: usize) {
+        let (mut used, mut at) = (0, GAP);
         while let Some((records, text)) =
             memory_of(&mut self.memory).get_mut(..end).and_then(|all| all.split_at_mut_checked(at))
             && !text.is_empty()
@@ -134,54 +133,48 @@ impl Mounts {
             let mut rest = &*text;
             let mut line = cut(&mut rest, b'\n');
             at = end.wrapping_sub(rest.len());
-            let line = &mut line;
-            cut(line, b' ');
-            cut(line, b' ');
-            let mut device = cut(line, b' ');
-            cut(line, b' ');
-            let point = cut(line, b' ');
-            while !matches!(cut(line, b' '), b"-" | b"") {}
-            let kind = cut(line, b' ');
-            let name = &mut [0; sys::PATH];
+            let mut fields = [&b""[..]; 5];
+            for field in &mut fields {
+                *field = cut(&mut line, b' ');
+            }
+            let [_, _, mut device, _, point] = fields;
+            while !matches!(cut(&mut line, b' '), b"-" | b"") {}
+            let kind = cut(&mut line, b' ');
+            let name = &mut [0; 64];
             if device.starts_with(b"0:") {
                 if kind != b"btrfs" {
                     continue;
                 }
                 // It has no number of its own there, as it may lie on several.
-                device = device_at(root, cut(line, b' '), name);
+                device = device_at(cut(&mut line, b' '), name);
             }
             let mut known = kind.is_empty() || device.is_empty();
             let mut others = records.get(..used).unwrap_or_default();
             while !known && !others.is_empty() {
-                known = Mount::take(&mut others).device == device;
+                known = Mount::take(&mut others, true).device == device;
             }
             if !known {
-                used = unescape(device, records, used);
-                used = unescape(point, records, used);
-                used = unescape(kind, records, used);
-                count = count.wrapping_add(1);
+                for text in [device, point, kind] {
+                    used = unescape(text, records, used);
+                }
             }
         }
-        (self.used, self.count) = (used, count);
+        self.used = used;
     }
 
     /// Visits each of them.
     #[inline(never)]
     pub fn walk(&mut self, order: Order, visit: &mut dyn FnMut(&Mount<'_>)) {
-        let (used, count) = (self.used, self.count);
-        let all = memory_of(&mut self.memory).get(..used).unwrap_or_default();
-        // Twice over all, because of the images: one time those, the other time the others.
-        for step in 0..count.wrapping_mul(2) {
-            let place =
-                if order == Order::Thaw { step } else { count.wrapping_mul(2).wrapping_sub(step).wrapping_sub(1) };
-            let second = place >= count;
+        // What stands before the last NUL: between those of the others there is a string, and nothing before the first.
+        let all = memory_of(&mut self.memory).get(..self.used.wrapping_sub(1)).unwrap_or_default();
+        // Twice, because of the images: one time those, the other time the others.
+        for is_second in [false, true] {
             let mut rest = all;
-            let mut mount = Mount::take(&mut rest);
-            for _ in 0..if second { place.wrapping_sub(count) } else { place } {
-                mount = Mount::take(&mut rest);
-            }
-            if second == (order == Order::Reverse || mount.is_image()) {
-                visit(&mount);
+            while !rest.is_empty() {
+                let mount = Mount::take(&mut rest, order == Order::Thaw);
+                if is_second == (order != Order::Reverse && mount.is_image() == (order == Order::Thaw)) {
+                    visit(&mount);
+                }
             }
         }
     }
@@ -222,11 +215,11 @@ fn unescape(mut from: &[u8], space: &mut [u8], mut at: usize) -> usize {
 
 /// The number of the block device at this path; nothing if there is none.
 #[inline(never)]
-fn device_at<'n>(root: &[u8], path: &[u8], name: &'n mut [u8; sys::PATH]) -> &'n [u8] {
+fn device_at<'n>(path: &[u8], name: &'n mut [u8; 64]) -> &'n [u8] {
     let mut space = [0; sys::PATH];
     unescape(path, &mut space, 0);
-    let path = CStr::from_bytes_until_nul(&space).unwrap_or_default().to_bytes();
-    match statat(CWD, sys::join(name, &[root, path]), AtFlags::empty()) {
+    let path = CStr::from_bytes_until_nul(&space).unwrap_or_default();
+    match statat(CWD, path, AtFlags::empty()) {
         Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::BlockDevice => {
             let (mut first, mut second) = ([0; 20], [0; 20]);
             let first = decimal(u64::from(major(found.st_rdev)), 1, &mut first);
@@ -244,13 +237,17 @@ mod tests {
     use std::{format, fs};
 
     use super::*;
+    use crate::testing::set_root;
 
     /// The mounts in a table with these lines, in both orders.
     fn mounts(name: &str, table: &str) -> Vec<[String; 3]> {
         let root = std::env::temp_dir().join(format!("nanoga-mounts-{name}-{}", std::process::id()));
         fs::create_dir_all(root.join("proc/self")).unwrap();
         fs::write(root.join("proc/self/mountinfo"), table).unwrap();
-        let mut mounts = Mounts::read(format!("{}/", root.display()).as_bytes()).unwrap();
+        let mut mounts = {
+            set_root(root.to_str().unwrap());
+            Mounts::read().unwrap()
+        };
         let [thawed, mut frozen, mut all] = [Order::Thaw, Order::Freeze, Order::Reverse].map(|order| {
             let mut all = Vec::new();
             mounts.walk(order, &mut |mount| {
@@ -317,14 +314,16 @@ mod tests {
 
     #[test]
     fn a_btrfs_has_the_number_of_a_device_it_lies_on() {
-        let mut name = [0; sys::PATH];
-        assert_eq!(device_at(b"/", b"/dev/null", &mut name), b"", "no block device");
-        assert_eq!(device_at(b"/", b"/dev/missing", &mut name), b"");
+        let mut name = [0; 64];
+        assert_eq!(device_at(b"/dev/null", &mut name), b"", "no block device");
+        assert_eq!(device_at(b"/dev/missing", &mut name), b"");
     }
 
     #[test]
     fn without_a_table_it_is_an_error() {
-        assert_eq!(Mounts::read(b"/dev/").err(), Some(Errno(2)));
-        assert_eq!(Mounts::read(b"/dev/null/").err(), Some(Errno(20)));
+        set_root("/dev");
+        assert_eq!(Mounts::read().err(), Some(Errno(2)));
+        set_root("/dev/null");
+        assert_eq!(Mounts::read().err(), Some(Errno(20)));
     }
 }

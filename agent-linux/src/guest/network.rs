@@ -195,19 +195,14 @@ pub fn parse_link(message: &[u8]) -> Option<(u32, Link<'_>)> {
 
 /// From `struct rtnl_link_stats64`: numbers of 64 bits, which are not aligned in a message.
 fn parse_statistics(value: &[u8]) -> Option<Statistics> {
-    let numbers: &[u8; 16 * 8] = value.first_chunk()?;
-    let number = |place: usize| u64_at(numbers, place.wrapping_mul(8));
-    Some(Statistics {
-        rx_packets: number(0)?,
-        tx_packets: number(1)?,
-        rx_bytes: number(2)?,
-        tx_bytes: number(3)?,
-        rx_errs: number(4)?,
-        tx_errs: number(5)?,
-        // And rx_missed_errors, as in /proc/net/dev.
-        rx_dropped: number(6)?.wrapping_add(number(15)?),
-        tx_dropped: number(7)?,
-    })
+    // Where they stand there: received, and sent right behind each.
+    let mut numbers = [2, 0, 4, 6, 3, 1, 5, 7];
+    for number in &mut numbers {
+        *number = u64_at(value, usize::try_from(*number).unwrap_or(0).wrapping_mul(8))?;
+    }
+    // And rx_missed_errors, as in /proc/net/dev.
+    numbers[3] = numbers[3].wrapping_add(u64_at(value, 15 * 8)?);
+    Some(Statistics(numbers))
 }
 
 /// What `RTM_NEWADDR` says.
@@ -296,16 +291,7 @@ mod tests {
         let link = Link {
             name: b"eth0",
             hardware_address: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
-            statistics: Some(Statistics {
-                rx_packets: 1,
-                tx_packets: 2,
-                rx_bytes: 3,
-                tx_bytes: 4,
-                rx_errs: 5,
-                tx_errs: 6,
-                rx_dropped: 7 + 16,
-                tx_dropped: 8,
-            }),
+            statistics: Some(Statistics([3, 1, 5, 7 + 16, 4, 2, 6, 8])),
         };
         assert_eq!(parse_link(&bytes), Some((7, link)));
         // Not aligned, as messages are.

@@ -25,8 +25,7 @@ const NOT_OPENED: u64 = 2 << 32;
 
 impl Trim for LinuxGuest {
     fn trim(&mut self, minimum: u64) -> Result<Job, Errno> {
-        let root = self.root.to_bytes();
-        self.tables.jobs.start_telling(&mut |file| match Mounts::read(root) {
+        self.tables.jobs.start_telling(&mut |file| match Mounts::read() {
             Ok(mut mounts) => {
                 mounts.walk(Order::Reverse, &mut |mount| trim(mount, minimum, file));
                 0

@@ -70,7 +70,7 @@ fn wait_for_all(limit_ms: u64) {
 /// Writes what is not yet on disk, and closes the file systems on disks.
 fn settle() {
     sync();
-    let Ok(mut mounts) = Mounts::read(b"/") else {
+    let Ok(mut mounts) = Mounts::read() else {
         return;
     };
     // What was mounted last first: it may lie in a file on what was mounted before.

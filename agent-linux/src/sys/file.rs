@@ -9,7 +9,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::{checked, raw, wide};
-use crate::arch::syscall3;
+use crate::arch::{syscall3, syscall5};
 
 /// Opens a file that no helper program shall have.
 #[inline]
@@ -20,14 +20,22 @@ pub fn open(folder: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> rustix::io::R
 /// Opens a file: `openat(2)`. One place for all, because each call costs eighty bytes.
 #[inline(never)]
 pub fn open_inheritable(folder: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    #[cfg(test)]
+    let path = &*crate::testing::below_root(path);
     openat(folder, path, flags, Mode::empty())
 }
 
 /// Reads a file from its front on, as far as there is room: how many bytes; none if it cannot be read.
 #[inline(never)]
 pub fn read_file(path: &CStr, buffer: &mut [u8]) -> usize {
+    read_at(CWD, path, buffer).len()
+}
+
+/// The same with a path that may begin in this folder: the bytes.
+#[inline(never)]
+pub fn read_at<'b>(folder: BorrowedFd<'_>, path: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {
     let mut len = 0_usize;
-    if let Ok(file) = open(CWD, path, OFlags::RDONLY) {
+    if let Ok(file) = open(folder, path, OFlags::RDONLY) {
         loop {
             let more = read(&file, buffer.get_mut(len..).unwrap_or_default());
             if more == 0 {
@@ -36,7 +44,18 @@ pub fn read_file(path: &CStr, buffer: &mut [u8]) -> usize {
             len = len.wrapping_add(more);
         }
     }
-    len
+    buffer.get(..len).unwrap_or_default()
+}
+
+/// Where a symbolic link leads, as far as there is room; nothing if it is none: `readlinkat(2)`.
+#[inline(never)]
+pub fn read_link<'b>(folder: BorrowedFd<'_>, path: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {
+    #[cfg(test)]
+    let path = &*crate::testing::below_root(path);
+    let (path, place) = (path.as_ptr().expose_provenance(), buffer.as_mut_ptr().expose_provenance());
+    // SAFETY: a readable string, and a buffer that is writable for the call.
+    let length = unsafe { syscall5(kernel::__NR_readlinkat, raw(folder), path, place, buffer.len(), 0) };
+    buffer.get(..length.max(0).unsigned_abs()).unwrap_or_default()
 }
 
 /// Reads on in a file: how many bytes; none at its end, or if it cannot be read: `read(2)`.

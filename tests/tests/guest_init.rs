@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nanoga_tests::client::base64_encode;
 use nanoga_tests::guest::Guest;
 use nanoga_tests::qemu::{Board, Machine, Qemu, make_disk};
 use nanoga_tests::{random, wait_for};
@@ -343,6 +344,10 @@ fn a_guest_that_sleeps_to_disk_goes_on_with_the_same_first_process() {
     guest.sh("mkswap /dev/vda && swapon /dev/vda").unwrap();
     let mut host = guest.host("qga0").unwrap();
     let mut isa = guest.host("isa").unwrap();
+    guest.sh("echo kept >/tmp/file").unwrap();
+    let open = json!({ "execute": "guest-file-open", "arguments": { "path": "/tmp/file" } });
+    let handle = host.call(&open).unwrap()["return"].clone();
+    assert!(handle.is_i64(), "{handle}");
     isa.send(format!("{{\"execute\": \"guest-ping\", \"id\": \"{mark}")).unwrap();
     guest.settle(1).unwrap();
     host.send(r#"{"execute": "guest-suspend-disk"}"#).unwrap();
@@ -356,6 +361,8 @@ fn a_guest_that_sleeps_to_disk_goes_on_with_the_same_first_process() {
     host.sync_delimited().unwrap_or_else(|e| panic!("{e:#} {}", guest.logs()));
     isa.send("\"}").unwrap();
     assert_eq!(isa.reply().unwrap(), json!({ "return": {}, "id": mark }));
+    let read = host.call(&json!({ "execute": "guest-file-read", "arguments": { "handle": handle } })).unwrap();
+    assert_eq!(read["return"], json!({ "count": 5, "buf-b64": base64_encode("kept\n"), "eof": true }));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nanoga_tests::client::Client;
 use nanoga_tests::guest::Guest;
 use nanoga_tests::qemu::{Board, Machine};
-use nanoga_tests::wait_for;
+use nanoga_tests::{find_program, wait_for};
 use serde_json::json;
 
 const PORT: u32 = 1024;
@@ -47,6 +47,34 @@ fn a_second_host_waits_for_its_turn_and_the_first_does_not_notice() {
     assert_eq!(first.ask("guest-ping").unwrap(), json!({}));
     drop(first);
     assert_eq!(second.reply().unwrap(), json!({ "return": {} }));
+}
+
+/// A program of the guest on the loopback of vsock, CID 1: says it has come, and what it got.
+const LOCAL: &str = r#"perl -e 'socket(S, 40, 1, 0); connect(S, pack("SSLLx4", 40, 0, $ARGV[0], 1)) or die "no: $!\n";
+    syswrite(S, "{\"execute\": \"guest-ping\"}\n"); print "got: ", scalar(readline(S)), "\n"'"#;
+
+#[test]
+fn nobody_but_the_host_is_served_and_of_the_host_only_root_where_that_is_asked_for() {
+    let mut machine = machine(Board::Pc);
+    machine.extras.modules.push("vsock_loopback");
+    machine.extras.programs.push(find_program("perl").unwrap());
+    let mut guest = Guest::boot(&machine).unwrap();
+    let pid = guest.start_agent(VSOCK).unwrap();
+    guest.start_agent("-m vsock-listen -p 4294967295:1025 --vsock-peer any").unwrap();
+    guest.start_agent("-m vsock-listen -p 4294967295:1026 --vsock-peer privileged").unwrap();
+    for (port, got) in [(1024, "got: \n"), (1025, "got: {\"return\":{}}\n\n"), (1026, "got: \n")] {
+        let local = wait_for("it to listen", PATIENCE, || Ok(guest.sh(&format!("{LOCAL} {port}")).ok()));
+        assert_eq!(local.unwrap(), got, "{port}");
+    }
+    // The device numbers its hosts' ports from 0 on, whatever becomes of them.
+    assert_eq!(guest.vsock().connect(1026).unwrap().ask("guest-ping").unwrap(), json!({}));
+    for _ in 0..1024 {
+        assert!(guest.vsock().connect(1027).is_err());
+    }
+    guest.vsock().connect(1026).unwrap().expect_end().unwrap();
+    assert_eq!(guest.vsock().connect(1025).unwrap().ask("guest-ping").unwrap(), json!({}));
+    assert_eq!(connect(&guest).ask("guest-ping").unwrap(), json!({}));
+    assert_eq!(guest.wakeups_in_five_seconds(pid).unwrap(), 0);
 }
 
 #[test]

@@ -34,7 +34,7 @@ enum Command {
     Size,
     /// Compare what can panic in the release binary with the list of what never does.
     Panics,
-    /// Show times as ratios to what cannot be undercut. Interfaces need root.
+    /// Show times as ratios to what cannot be undercut, and how soon a guest answers. Interfaces need root.
     Bench,
     /// Build the agent and install it with its service, udev rule and configuration.
     Install {

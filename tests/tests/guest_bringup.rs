@@ -77,7 +77,7 @@ fn with_four_channels_in_use_the_first_process_has_at_most_48_kib_of_its_own() {
     machine.isa = true;
     machine.extras.programs = vec![find_program("perl").unwrap()];
     machine.words = " -- -m virtio-serial -m isa-serial -p /dev/ttyS1 -m unix-listen -p /run/qga -m vsock-listen \
-                     -p 4294967295:1024"
+                     -p 4294967295:1024 --ready console"
         .into();
     let mut guest = Guest::boot(&machine).unwrap();
     let vsock = wait_for("the agent to listen", PATIENCE, || Ok(guest.vsock().connect(1024).ok())).unwrap();
@@ -97,6 +97,7 @@ fn with_four_channels_in_use_the_first_process_has_at_most_48_kib_of_its_own() {
     .unwrap_or_else(|e| panic!("{e:#} {}", guest.sh("cat /tmp/replies").unwrap()));
     let status = guest.settle(1).unwrap();
     assert!(status.rss_anon_kib <= 48, "{status:?}");
+    assert_eq!(guest.console().matches("nanoga: ready").count(), 1, "{}", guest.console());
     // All four are there still.
     assert_eq!(guest.sh("cat /proc/net/unix | grep -c '/run/qga$'").unwrap(), "2\n");
     for host in &mut hosts {

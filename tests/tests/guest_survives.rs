@@ -77,6 +77,21 @@ fn a_channel_that_is_not_there_stops_neither_the_others_nor_the_program() {
     }
 }
 
+#[test]
+fn a_device_that_never_comes_is_waited_for_not_for_ever_and_named() {
+    let mut machine = first(Board::Pc, "exec=/script\n", "echo it runs; exec sleep 1000");
+    let missing = ["/dev/nowhere", "10.0.2.15:::255.255.255.0::eth7"];
+    machine.words = format!(" resume={} ip={}", missing[0], missing[1]);
+    let (qemu, mut host) = boot(&machine, "qga0");
+    assert_eq!(host.ask("guest-ping").unwrap(), json!({}));
+    qemu.wait_console("it runs").unwrap();
+    for device in missing {
+        for said in [format!("waiting for {device}"), format!("{device} is still missing: going on without it")] {
+            assert!(qemu.console().contains(&format!("nanoga: {said}")), "{said}: {}", qemu.logs());
+        }
+    }
+}
+
 /// The kernel finds nothing there but the serial ports, and cannot power off.
 #[test]
 fn without_virtio_and_acpi_the_serial_line_does_it_all() {

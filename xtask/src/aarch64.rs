@@ -13,7 +13,7 @@ const DOWNLOAD_SECONDS: &str = "600";
 
 /// The black-box tests that run here: of the protocol, channels, options and files. The others look at the process
 /// itself, which is the emulator's, or run in guests.
-const TESTS: &[&str] = &["protocol", "unix", "isa", "cli", "files"];
+const TESTS: &[&str] = &["protocol", "vectors", "unix", "isa", "cli", "files"];
 
 /// What is the emulator's in those: its memory and its descriptors.
 const NOT_OURS: &[&str] = &["memory_behind", "limit_of_descriptors", "256_files"];

@@ -227,7 +227,7 @@ impl Channel {
         }
         if self.place.method != Method::VirtioSerial {
             if gone && self.session.is_parked() {
-                return self.end(agent);
+                return self.leave(agent);
             }
         } else if !gone {
             self.host = Host::Present;

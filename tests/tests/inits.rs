@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use nanoga_tests::agent::Agent;
 use nanoga_tests::client::Client;
 use nanoga_tests::{paths, wait_for};
+use serde_json::json;
 use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -61,7 +62,7 @@ fn hears(name: &str, script: &str, want: [&str; 3]) {
         };
         assert_eq!(wait_for("the init to hear of it", LIMIT, heard).unwrap().trim_end(), want, "{name}: {mode}");
         // Nothing but the next reply: success is silent, and the kernel was not asked.
-        assert_eq!(host.reply().unwrap(), serde_json::json!({ "return": {}, "id": 2 }), "{name}: {mode}");
+        assert_eq!(host.reply().unwrap(), json!({ "return": {}, "id": 2 }), "{name}: {mode}");
     }
 }
 
@@ -111,4 +112,21 @@ fn one_that_does_not_listen_is_ended_by_the_kernel() {
         let status = agent.exited().unwrap();
         assert!(status.signal() == Some(signal) || status.code() == Some(128 + signal), "{mode}: {status}");
     }
+}
+
+#[test]
+fn what_a_host_sent_behind_it_is_obeyed_although_it_has_hung_up() {
+    let slow = format!("{PROGRAMS} echo 'exec sleep 60' >>/sbin/telinit; {AGENT} wait");
+    let (agent, mut host) = start("init", &slow).unwrap();
+    let (heard, mark) = (agent.file("heard"), agent.file("mark"));
+    let open = json!({ "execute": "guest-file-open", "arguments": { "path": mark, "mode": "w" } });
+    host.send(format!("{{\"execute\": \"guest-shutdown\"}}{open}")).unwrap();
+    wait_for("the init to hear of it", LIMIT, || Ok(heard.exists().then_some(()))).unwrap();
+    assert!(!mark.exists(), "one after the other");
+    drop(host);
+    wait_for("the file", LIMIT, || Ok(mark.exists().then_some(()))).unwrap();
+    // And the next host is not told how that ended.
+    let mut next = agent.connect().unwrap();
+    next.expect_silence(Duration::from_millis(300)).unwrap();
+    assert_eq!(next.ask("guest-ping").unwrap(), json!({}));
 }

@@ -153,6 +153,21 @@ fn a_host_that_leaves_with_replies_unread_leaves_no_trace() {
 }
 
 #[test]
+fn what_a_host_sent_before_it_hung_up_is_obeyed_and_answered_to_nobody() {
+    let agent = Agent::on_unix().unwrap();
+    let mark = agent.file("mark");
+    let open = json!({ "execute": "guest-file-open", "arguments": { "path": mark, "mode": "w" } });
+    // It has gone before the agent sees the first byte, and before all replies together had room.
+    agent.signal(Signal::SIGSTOP).unwrap();
+    agent.connect().unwrap().send(format!("{}{open}{{\"execute\":\"guest-sy", INFO.repeat(50))).unwrap();
+    agent.signal(Signal::SIGCONT).unwrap();
+    let mut next = agent.connect().unwrap();
+    next.expect_silence(QUIET).unwrap();
+    assert!(mark.exists());
+    assert_eq!(next.ask("guest-ping").unwrap(), json!({}));
+}
+
+#[test]
 fn a_thousand_hosts_one_after_the_other_leak_nothing() {
     let mut agent = Agent::on_unix().unwrap();
     agent.connect().unwrap().ask("guest-ping").unwrap();

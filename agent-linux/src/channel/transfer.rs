@@ -61,7 +61,7 @@ impl Channel {
             Flow::Ended => self.end(agent),
             Flow::Lost(error) => {
                 self.report(why(sys::errno(error)));
-                self.end(agent);
+                self.leave(agent);
             }
         }
         if self.bulk {
@@ -171,6 +171,13 @@ impl Channel {
                 break;
             }
         }
+    }
+
+    /// The same where nobody can come back by this line.
+    #[inline(never)]
+    pub(super) fn leave(&mut self, agent: &mut Agent<LinuxGuest>) {
+        self.transfer(agent, Effort::Last);
+        self.end(agent);
     }
 
     /// Drops all that belongs to the host of the moment.

@@ -8,21 +8,9 @@ mod support;
 use agent_core::guest::{Capture, End, Errno, StartError};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::{Value, json};
+use serde_json::json;
 use support::processes::FakeProgram;
-use support::{Host, REPLY_BYTES, replies};
-
-fn call(host: &mut Host<'_>, command: &str, arguments: Value) -> Value {
-    let request = json!({ "execute": command, "arguments": arguments });
-    let mut replies = replies(&host.send(request.to_string().as_bytes()));
-    assert_eq!(replies.len(), 1, "{replies:?}");
-    replies.remove(0).1
-}
-
-#[track_caller]
-fn fails(host: &mut Host<'_>, command: &str, arguments: Value, want: &str) {
-    assert_eq!(call(host, command, arguments), json!({ "error": { "class": "GenericError", "desc": want } }));
-}
+use support::{Host, REPLY_BYTES};
 
 fn program(path: &str) -> FakeProgram {
     FakeProgram {
@@ -37,12 +25,12 @@ fn program(path: &str) -> FakeProgram {
 #[test]
 fn all_that_a_host_asks_for_reaches_the_guest() {
     let host = &mut Host::new();
-    assert_eq!(call(host, "guest-exec", json!({ "path": "true" })), json!({ "return": { "pid": 4001 } }));
+    assert_eq!(host.call("guest-exec", json!({ "path": "true" })), json!({ "return": { "pid": 4001 } }));
     let all = json!({
         "path": "/bin/x y", "arg": ["", "a b", "\u{e9}\u{1f600}", "\""], "env": [], "input-data": "aGVs\nbG8=",
         "capture-output": "merged",
     });
-    assert_eq!(call(host, "guest-exec", all), json!({ "return": { "pid": 4002 } }));
+    assert_eq!(host.call("guest-exec", all), json!({ "return": { "pid": 4002 } }));
     let want = FakeProgram {
         arguments: ["", "a b", "\u{e9}\u{1f600}", "\""].map(str::to_owned).to_vec(),
         environment: Some(vec![]),
@@ -65,7 +53,7 @@ fn capture_output_is_yes_or_no_or_a_mode() {
         (json!("merged"), [true, false, true]),
     ] {
         let host = &mut Host::new();
-        call(host, "guest-exec", json!({ "path": "x", "capture-output": value }));
+        host.call("guest-exec", json!({ "path": "x", "capture-output": value }));
         let [output, errors, merged] = want;
         let want = FakeProgram { capture: Capture { output, errors, merged }, ..program("x") };
         assert_eq!(host.agent.guest.processes.started, [want], "{value}");
@@ -73,10 +61,10 @@ fn capture_output_is_yes_or_no_or_a_mode() {
     let host = &mut Host::new();
     for value in [json!(null), json!(1), json!([]), json!({})] {
         let want = "Invalid parameter type for 'capture-output', expected: GuestExecCaptureOutput";
-        fails(host, "guest-exec", json!({ "path": "x", "capture-output": value }), want);
+        host.fails("guest-exec", json!({ "path": "x", "capture-output": value }), want);
     }
     let want = "Parameter 'capture-output' does not accept value 'foo'";
-    fails(host, "guest-exec", json!({ "path": "x", "capture-output": "foo" }), want);
+    host.fails("guest-exec", json!({ "path": "x", "capture-output": "foo" }), want);
     assert!(host.agent.guest.processes.started.is_empty());
 }
 
@@ -92,7 +80,7 @@ fn what_cannot_be_is_refused_before_anything_is_started() {
         (json!({ "path": "x", "input-data": "a!" }), "Base64 data contains invalid characters"),
         (json!({ "path": "x", "input-data": "a!", "y": 1 }), "Parameter 'y' is unexpected"),
     ] {
-        fails(host, "guest-exec", arguments, want);
+        host.fails("guest-exec", arguments, want);
     }
     assert!(host.agent.guest.processes.started.is_empty());
 }
@@ -107,13 +95,13 @@ fn why_a_program_could_not_be_started_is_said_at_once() {
     assert_eq!(host.send(request).escape_ascii().to_string(), [&want[..], b"\n"].concat().escape_ascii().to_string());
     // EMFILE
     host.agent.guest.processes.error = Some(StartError::Process(Errno(24)));
-    fails(host, "guest-exec", json!({ "path": "x" }), "failed to create child process: Too many open files");
+    host.fails("guest-exec", json!({ "path": "x" }), "failed to create child process: Too many open files");
 }
 
 /// A host with a process that ended like this.
 fn ended(end: Option<End>, output: [&[u8]; 2], truncated: [bool; 2]) -> Host<'static> {
     let mut host = Host::new();
-    call(&mut host, "guest-exec", json!({ "path": "x" }));
+    host.call("guest-exec", json!({ "path": "x" }));
     let process = host.agent.guest.processes.known.get_mut(&4001).unwrap();
     process.end = end;
     process.output = output.map(<[u8]>::to_vec);
@@ -145,7 +133,7 @@ fn a_status_has_the_members_that_mean_something() {
     ] {
         let (said, mut host) = status(ended(Some(end), output, truncated));
         assert_eq!(said, format!("{{\"return\":{{\"exited\":true,{want}}}}}\n"));
-        fails(&mut host, "guest-exec-status", json!({ "pid": 4001 }), "PID 4001 does not exist");
+        host.fails("guest-exec-status", json!({ "pid": 4001 }), "PID 4001 does not exist");
     }
 }
 
@@ -153,10 +141,10 @@ fn a_status_has_the_members_that_mean_something() {
 fn a_process_that_is_not_known_is_named() {
     let host = &mut Host::new();
     for pid in [0, -1, i64::MIN, i64::MAX] {
-        fails(host, "guest-exec-status", json!({ "pid": pid }), &format!("PID {pid} does not exist"));
+        host.fails("guest-exec-status", json!({ "pid": pid }), &format!("PID {pid} does not exist"));
     }
-    fails(host, "guest-exec-status", json!({}), "Parameter 'pid' is missing");
-    fails(host, "guest-exec-status", json!({ "pid": 1.5 }), "Invalid parameter type for 'pid', expected: integer");
+    host.fails("guest-exec-status", json!({}), "Parameter 'pid' is missing");
+    host.fails("guest-exec-status", json!({ "pid": 1.5 }), "Invalid parameter type for 'pid', expected: integer");
 }
 
 #[test]
@@ -164,7 +152,7 @@ fn output_of_any_length_comes_through_whole() {
     for length in [1, 2, 3, 100, REPLY_BYTES - 1, REPLY_BYTES, REPLY_BYTES + 1, 20_000] {
         let bytes: Vec<u8> = (0..length).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
         let host = &mut ended(Some(End::Exited(0)), [&bytes, b"err"], [false; 2]);
-        let status = call(host, "guest-exec-status", json!({ "pid": 4001 }));
+        let status = host.call("guest-exec-status", json!({ "pid": 4001 }));
         assert!(BASE64_STANDARD.decode(status["return"]["out-data"].as_str().unwrap()).unwrap() == bytes, "{length}");
         assert_eq!(status["return"]["err-data"], "ZXJy");
     }

@@ -11,28 +11,11 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::{Host, REPLY_BYTES, REQUEST_BYTES, SPOOL_BYTES, replies};
 
-fn call(host: &mut Host<'_>, command: &str, arguments: Value) -> Value {
-    let request = json!({ "execute": command, "arguments": arguments });
-    let mut replies = replies(&host.send(request.to_string().as_bytes()));
-    assert_eq!(replies.len(), 1, "{replies:?}");
-    replies.remove(0).1
-}
-
-#[track_caller]
-fn returns(host: &mut Host<'_>, command: &str, arguments: Value, want: Value) {
-    assert_eq!(call(host, command, arguments), json!({ "return": want }));
-}
-
-#[track_caller]
-fn fails(host: &mut Host<'_>, command: &str, arguments: Value, want: &str) {
-    assert_eq!(call(host, command, arguments), json!({ "error": { "class": "GenericError", "desc": want } }));
-}
-
 /// A host with one file that has these contents, open as 1000.
 fn with_file(contents: &[u8]) -> Host<'static> {
     let mut host = Host::new();
     host.agent.guest.files.contents.insert("f".to_owned(), contents.to_vec());
-    returns(&mut host, "guest-file-open", json!({ "path": "f", "mode": "r+" }), json!(1000));
+    host.returns("guest-file-open", json!({ "path": "f", "mode": "r+" }), json!(1000));
     host
 }
 
@@ -42,7 +25,7 @@ fn contents<'h>(host: &'h Host<'_>) -> &'h [u8] {
 
 /// One read: the bytes, and whether they were the last.
 fn read(host: &mut Host<'_>, count: usize) -> (Vec<u8>, bool) {
-    let reply = call(host, "guest-file-read", json!({ "handle": 1000, "count": count }));
+    let reply = host.call("guest-file-read", json!({ "handle": 1000, "count": count }));
     let bytes = BASE64_STANDARD.decode(reply["return"]["buf-b64"].as_str().unwrap()).unwrap();
     assert_eq!(reply["return"]["count"], bytes.len());
     (bytes, reply["return"]["eof"].as_bool().unwrap())
@@ -51,47 +34,46 @@ fn read(host: &mut Host<'_>, count: usize) -> (Vec<u8>, bool) {
 #[test]
 fn what_cannot_be_is_refused_in_the_words_of_the_reference() {
     let host = &mut with_file(b"");
-    fails(
-        host,
+    host.fails(
         "guest-file-open",
         json!({ "path": "none" }),
         "failed to open file 'none' (mode: 'r'): No such file or directory",
     );
-    fails(host, "guest-file-open", json!({ "path": "f", "mode": "" }), "invalid file open mode ''");
-    fails(host, "guest-file-open", json!({ "path": "f", "mode": "rr" }), "invalid file open mode 'rr'");
-    fails(host, "guest-file-open", json!({ "path": 1 }), "Invalid parameter type for 'path', expected: string");
-    fails(host, "guest-file-open", json!({}), "Parameter 'path' is missing");
+    host.fails("guest-file-open", json!({ "path": "f", "mode": "" }), "invalid file open mode ''");
+    host.fails("guest-file-open", json!({ "path": "f", "mode": "rr" }), "invalid file open mode 'rr'");
+    host.fails("guest-file-open", json!({ "path": 1 }), "Invalid parameter type for 'path', expected: string");
+    host.fails("guest-file-open", json!({}), "Parameter 'path' is missing");
     for command in ["close", "flush", "read"] {
         let command = format!("guest-file-{command}");
-        fails(host, &command, json!({ "handle": -5 }), "handle '-5' has not been found");
-        fails(host, &command, json!({ "handle": 0 }), "handle '0' has not been found");
-        fails(host, &command, json!({ "handle": "x" }), "Invalid parameter type for 'handle', expected: integer");
-        fails(host, &command, json!({ "handle": 5, "x": 1 }), "Parameter 'x' is unexpected");
+        host.fails(&command, json!({ "handle": -5 }), "handle '-5' has not been found");
+        host.fails(&command, json!({ "handle": 0 }), "handle '0' has not been found");
+        host.fails(&command, json!({ "handle": "x" }), "Invalid parameter type for 'handle', expected: integer");
+        host.fails(&command, json!({ "handle": 5, "x": 1 }), "Parameter 'x' is unexpected");
     }
     // The handle first, then what goes with it.
-    fails(host, "guest-file-read", json!({ "handle": 5, "count": -1 }), "handle '5' has not been found");
-    fails(host, "guest-file-write", json!({ "handle": 5, "buf-b64": "!" }), "handle '5' has not been found");
-    fails(host, "guest-file-seek", json!({ "handle": 5, "offset": 0, "whence": 9 }), "handle '5' has not been found");
+    host.fails("guest-file-read", json!({ "handle": 5, "count": -1 }), "handle '5' has not been found");
+    host.fails("guest-file-write", json!({ "handle": 5, "buf-b64": "!" }), "handle '5' has not been found");
+    host.fails("guest-file-seek", json!({ "handle": 5, "offset": 0, "whence": 9 }), "handle '5' has not been found");
     for count in [-1, 50_331_649] {
         let want = format!("value '{count}' is invalid for argument count");
-        fails(host, "guest-file-read", json!({ "handle": 1000, "count": count }), &want);
+        host.fails("guest-file-read", json!({ "handle": 1000, "count": count }), &want);
     }
     let invalid = "Base64 data contains invalid characters";
-    fails(host, "guest-file-write", json!({ "handle": 1000, "buf-b64": "QUJD REQ=", "count": -1 }), invalid);
+    host.fails("guest-file-write", json!({ "handle": 1000, "buf-b64": "QUJD REQ=", "count": -1 }), invalid);
     for count in [-1, 4] {
         let want = format!("value '{count}' is invalid for argument count");
-        fails(host, "guest-file-write", json!({ "handle": 1000, "buf-b64": "QUJD", "count": count }), &want);
+        host.fails("guest-file-write", json!({ "handle": 1000, "buf-b64": "QUJD", "count": count }), &want);
     }
     let seek = |whence: Value| json!({ "handle": 1000, "offset": 0, "whence": whence });
-    fails(host, "guest-file-seek", seek(json!(3)), "invalid whence code 3");
-    fails(host, "guest-file-seek", seek(json!(-1)), "invalid whence code -1");
-    fails(host, "guest-file-seek", seek(json!("Set")), "Parameter 'whence' does not accept value 'Set'");
-    fails(host, "guest-file-seek", seek(json!(2.5)), "Invalid parameter type for 'whence', expected: integer");
+    host.fails("guest-file-seek", seek(json!(3)), "invalid whence code 3");
+    host.fails("guest-file-seek", seek(json!(-1)), "invalid whence code -1");
+    host.fails("guest-file-seek", seek(json!("Set")), "Parameter 'whence' does not accept value 'Set'");
+    host.fails("guest-file-seek", seek(json!(2.5)), "Invalid parameter type for 'whence', expected: integer");
     for other in [json!(null), json!(true), json!([]), json!({})] {
-        fails(host, "guest-file-seek", seek(other), "Invalid parameter type for 'whence', expected: GuestFileWhence");
+        host.fails("guest-file-seek", seek(other), "Invalid parameter type for 'whence', expected: GuestFileWhence");
     }
     let before = json!({ "handle": 1000, "offset": -1, "whence": "set" });
-    fails(host, "guest-file-seek", before, "failed to seek file: Invalid argument");
+    host.fails("guest-file-seek", before, "failed to seek file: Invalid argument");
     assert_eq!(contents(host), b"", "nothing was written");
 }
 
@@ -107,7 +89,7 @@ fn whence_is_a_number_or_a_name() {
         (12, json!("set"), 12),
     ] {
         let want = json!({ "position": position, "eof": false });
-        returns(host, "guest-file-seek", json!({ "handle": 1000, "offset": offset, "whence": whence }), want);
+        host.returns("guest-file-seek", json!({ "handle": 1000, "offset": offset, "whence": whence }), want);
     }
     assert_eq!(read(host, 5), (vec![], true));
 }
@@ -119,8 +101,7 @@ fn the_end_of_a_file_is_told_by_the_read_that_meets_it() {
     assert_eq!(read(host, 10), (b"0123456789".to_vec(), false), "it ends here, but nobody has looked");
     assert_eq!(read(host, 0), (vec![], false));
     assert_eq!(read(host, 1), (vec![], true));
-    returns(
-        host,
+    host.returns(
         "guest-file-seek",
         json!({ "handle": 1000, "offset": 8, "whence": 0 }),
         json!({ "position": 8, "eof": false }),
@@ -131,7 +112,7 @@ fn the_end_of_a_file_is_told_by_the_read_that_meets_it() {
 #[test]
 fn a_read_without_count_is_of_4096_bytes() {
     let host = &mut with_file(&[7; 5000]);
-    let reply = call(host, "guest-file-read", json!({ "handle": 1000 }));
+    let reply = host.call("guest-file-read", json!({ "handle": 1000 }));
     assert_eq!(reply["return"]["count"], 4096);
     assert_eq!(reply["return"]["eof"], false);
 }
@@ -141,7 +122,7 @@ fn what_was_read_before_an_error_is_not_lost() {
     let host = &mut with_file(b"0123456789");
     // EAGAIN
     host.agent.guest.files.error = Some(Errno(11));
-    fails(host, "guest-file-read", json!({ "handle": 1000 }), "failed to read file: Resource temporarily unavailable");
+    host.fails("guest-file-read", json!({ "handle": 1000 }), "failed to read file: Resource temporarily unavailable");
     assert_eq!(read(host, 3), (b"012".to_vec(), false));
 }
 
@@ -150,29 +131,29 @@ fn a_write_says_how_much_of_it_was_possible() {
     let host = &mut with_file(b"");
     let write = json!({ "handle": 1000, "buf-b64": "MDEyMzQ1Njc4OQ==" });
     host.agent.guest.files.bite = Some(4);
-    returns(host, "guest-file-write", write.clone(), json!({ "count": 4, "eof": false }));
+    host.returns("guest-file-write", write.clone(), json!({ "count": 4, "eof": false }));
     host.agent.guest.files.bite = None;
     // ENOSPC
     host.agent.guest.files.error = Some(Errno(28));
-    fails(host, "guest-file-write", write.clone(), "failed to write to file: No space left on device");
+    host.fails("guest-file-write", write.clone(), "failed to write to file: No space left on device");
     let mut part = write;
     part["count"] = json!(3);
-    returns(host, "guest-file-write", part.clone(), json!({ "count": 3, "eof": false }));
+    host.returns("guest-file-write", part.clone(), json!({ "count": 3, "eof": false }));
     part["count"] = json!(0);
-    returns(host, "guest-file-write", part, json!({ "count": 0, "eof": false }));
+    host.returns("guest-file-write", part, json!({ "count": 0, "eof": false }));
     assert_eq!(contents(host), b"0123012");
 }
 
 #[test]
 fn a_handle_is_gone_after_it_was_closed_even_if_that_failed() {
     let host = &mut with_file(b"");
-    returns(host, "guest-file-flush", json!({ "handle": 1000 }), json!({}));
+    host.returns("guest-file-flush", json!({ "handle": 1000 }), json!({}));
     // EIO
     host.agent.guest.files.error = Some(Errno(5));
-    fails(host, "guest-file-close", json!({ "handle": 1000 }), "failed to close handle: Input/output error");
-    fails(host, "guest-file-close", json!({ "handle": 1000 }), "handle '1000' has not been found");
-    returns(host, "guest-file-open", json!({ "path": "f" }), json!(1001));
-    returns(host, "guest-file-close", json!({ "handle": 1001 }), json!({}));
+    host.fails("guest-file-close", json!({ "handle": 1000 }), "failed to close handle: Input/output error");
+    host.fails("guest-file-close", json!({ "handle": 1000 }), "handle '1000' has not been found");
+    host.returns("guest-file-open", json!({ "path": "f" }), json!(1001));
+    host.returns("guest-file-close", json!({ "handle": 1001 }), json!({}));
 }
 
 #[test]
@@ -215,14 +196,14 @@ proptest! {
             let now = rest.len().min(*piece);
             let text = BASE64_STANDARD.encode(&rest[..now]);
             let want = json!({ "count": now, "eof": false });
-            returns(host, "guest-file-write", json!({ "handle": 1000, "buf-b64": text }), want);
+            host.returns("guest-file-write", json!({ "handle": 1000, "buf-b64": text }), want);
             rest = &rest[now..];
             if rest.is_empty() {
                 break;
             }
         }
         prop_assert_eq!(contents(host), &bytes[..]);
-        returns(host, "guest-file-seek", json!({ "handle": 1000, "offset": 0, "whence": 0 }), json!({ "position": 0, "eof": false }));
+        host.returns("guest-file-seek", json!({ "handle": 1000, "offset": 0, "whence": 0 }), json!({ "position": 0, "eof": false }));
         host.agent.guest.files.bite = bite;
         let mut got = Vec::new();
         for piece in pieces.iter().cycle() {

@@ -19,6 +19,10 @@ use tempfile::TempDir;
 use crate::client::Client;
 use crate::{paths, wait_for};
 
+/// KiB of private memory, once files are open or programs have run: 32 as ever, and a page each for what is known of them
+/// and a deeper stack.
+pub const BUSY_KIB: u64 = 40;
+
 /// How long a start or an end may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -38,11 +42,14 @@ impl Agent {
 
     /// The same, with more arguments.
     pub fn on_unix_with(more: &[&str]) -> Result<Agent> {
+        Agent::on_unix_by(paths::agent_command()?, more)
+    }
+
+    /// The same, by a command that executes it.
+    pub fn on_unix_by(mut command: Command, more: &[&str]) -> Result<Agent> {
         let dir = TempDir::new()?;
-        let socket = dir.path().join("qga.sock");
-        let socket = socket.to_str().context("an odd temporary directory")?;
-        let args = [&["-m", "unix-listen", "-p", socket], more].concat();
-        let agent = Agent::start_in(dir, &args)?;
+        command.args(["-m", "unix-listen", "-p"]).arg(dir.path().join("qga.sock")).arg("-t").arg(dir.path()).args(more);
+        let agent = Agent::spawn(dir, command)?;
         agent.wait_for_socket(&agent.socket())?;
         Ok(agent)
     }
@@ -85,9 +92,7 @@ impl Agent {
         command.arg(dir.path().join("qga.sock")).arg("-t").arg(dir.path());
         let mut agent = Agent::spawn(dir, command)?;
         agent.wait_for_socket(&agent.socket())?;
-        let children = format!("/proc/{0}/task/{0}/children", agent.pid);
-        let children = fs::read_to_string(children)?;
-        agent.pid = children.trim().parse().context("strace has no child")?;
+        agent.pid = i32::try_from(*agent.children()?.first().context("strace has no child")?)?;
         Ok(agent)
     }
 
@@ -145,6 +150,17 @@ impl Agent {
             before = now.clone();
             Ok(still.then_some(now))
         })
+    }
+
+    /// The process ids of its children, dead ones included.
+    pub fn children(&self) -> Result<Vec<i64>> {
+        let text = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid))?;
+        text.split_whitespace().map(|pid| Ok(pid.parse()?)).collect()
+    }
+
+    /// How many descriptors it has.
+    pub fn descriptors(&self) -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.pid))?.count())
     }
 
     /// Clock ticks of CPU time it has used.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::agent::Status;
 use crate::client::Client;
-use crate::qemu::{Machine, Qemu};
+use crate::qemu::{Board, Machine, Qemu};
 
 /// How long a boot may take under emulation on a busy machine.
 const BOOT: Duration = Duration::from_secs(60);
@@ -99,6 +99,37 @@ impl Guest {
         let pid = guest.start_agent(args)?;
         let host = guest.host("qga0")?;
         Ok((guest, host, pid))
+    }
+
+    /// The same on a port for each of two hosts.
+    pub fn with_two_hosts() -> Result<(Guest, [Client; 2])> {
+        let mut machine = Machine::new(Board::Pc);
+        machine.second_port = true;
+        let args = "-m virtio-serial -m virtio-serial -p /dev/virtio-ports/org.nanoga.second";
+        let (mut guest, host, _) = Guest::with_agent(&machine, args)?;
+        let other = guest.host("qga1")?;
+        Ok((guest, [host, other]))
+    }
+
+    /// Puts a script in the place of a program.
+    pub fn script(&mut self, path: &str, body: &str) -> Result<()> {
+        self.sh(&format!("rm -f {path}; cat >{path} <<'END'\n#!/bin/sh\n{body}\nEND\nchmod 755 {path}")).map(drop)
+    }
+
+    /// The same with one that waits for [`Guest::go`], and ends with the status from there.
+    pub fn slow_script(&mut self, path: &str) -> Result<()> {
+        self.sh("mkfifo /tmp/go")?;
+        self.script(path, r#"touch /tmp/started; read status </tmp/go; exit "$status""#)
+    }
+
+    /// Waits until it waits.
+    pub fn wait_started(&mut self) -> Result<()> {
+        self.sh("until [ -e /tmp/started ]; do sleep 0.05; done; rm /tmp/started").map(drop)
+    }
+
+    /// Has it go on.
+    pub fn go(&mut self, status: u8) -> Result<()> {
+        self.sh(&format!("echo {status} >/tmp/go")).map(drop)
     }
 
     /// Connects to a chardev behind which the agent sits, and brings the channel in step.

@@ -6,6 +6,7 @@
 //! | [`paths`] | where the build, the kernel and busybox lie |
 //! | [`client`] | the host's side of the protocol, over any stream |
 //! | [`agent`] | the agent as a process of this machine: start, look at, end |
+//! | [`pair`] | an agent and one host of it |
 //! | [`netns`] | a network namespace to run the agent in |
 //! | [`initramfs`] | the image a guest boots |
 //! | [`qmp`] | QEMU's control socket |
@@ -24,6 +25,7 @@ pub mod guest;
 pub mod initramfs;
 pub mod libvirt;
 pub mod netns;
+pub mod pair;
 pub mod paths;
 pub mod qemu;
 pub mod qmp;

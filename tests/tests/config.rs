@@ -243,12 +243,7 @@ fn a_configuration_alone_starts_an_agent() {
 
 #[test]
 fn a_state_directory_that_cannot_be_made_is_a_warning() {
-    let dir = TempDir::new().unwrap();
-    let socket = dir.path().join("qga.sock");
-    let mut command = Command::new(paths::agent_binary().unwrap());
-    command.args(["-m", "unix-listen", "-p"]).arg(&socket).args(["-t", "/proc/nowhere"]);
-    let agent = Agent::spawn(dir, command).unwrap();
-    agent.wait_for_socket(&socket).unwrap();
+    let agent = Agent::on_unix_with(&["-t", "/proc/nowhere"]).unwrap();
     assert_eq!(agent.connect().unwrap().ask("guest-ping").unwrap(), json!({}));
     assert!(agent.log().contains("/proc/nowhere"), "{}", agent.log());
 }

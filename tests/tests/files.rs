@@ -6,8 +6,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use nanoga_tests::agent::{Agent, Bounds, bounded};
-use nanoga_tests::client::{Client, base64_decode, base64_encode, error_text};
+use nanoga_tests::agent::{Agent, BUSY_KIB};
+use nanoga_tests::client::{base64_decode, base64_encode, error_text};
+use nanoga_tests::pair::{Pair, asked_by_proxmox};
 use nanoga_tests::paths;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
@@ -16,51 +17,25 @@ use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// KiB of private memory: 32 as ever, and a page each for the table of handles and a deeper stack.
-const BUSY_KIB: u64 = 40;
-
-/// An agent and one host of it.
-struct Pair {
-    agent: Agent,
-    host: Client,
+/// Files, as a host uses them.
+trait Files {
+    fn open(&mut self, path: &Path, mode: &str) -> i64;
+    fn write(&mut self, handle: i64, bytes: &[u8]);
+    fn read(&mut self, handle: i64, count: usize) -> (Vec<u8>, bool);
 }
 
-impl Pair {
-    fn new() -> Pair {
-        let agent = Agent::on_unix().unwrap();
-        let host = agent.connect().unwrap();
-        Pair { agent, host }
-    }
-
-    fn call(&mut self, command: &str, arguments: Value) -> Value {
-        self.host.call(&json!({ "execute": format!("guest-file-{command}"), "arguments": arguments })).unwrap()
-    }
-
-    #[track_caller]
-    fn done(&mut self, command: &str, arguments: Value) -> Value {
-        let reply = self.call(command, arguments);
-        reply.get("return").unwrap_or_else(|| panic!("{command}: {reply}")).clone()
-    }
-
-    #[track_caller]
-    fn refused(&mut self, command: &str, arguments: Value) -> String {
-        error_text(&self.call(command, arguments)).to_owned()
-    }
-
-    #[track_caller]
+impl Files for Pair {
     fn open(&mut self, path: &Path, mode: &str) -> i64 {
-        self.done("open", json!({ "path": path, "mode": mode })).as_i64().unwrap()
+        self.done("guest-file-open", json!({ "path": path, "mode": mode })).as_i64().unwrap()
     }
 
-    #[track_caller]
     fn write(&mut self, handle: i64, bytes: &[u8]) {
-        let reply = self.done("write", json!({ "handle": handle, "buf-b64": base64_encode(bytes) }));
+        let reply = self.done("guest-file-write", json!({ "handle": handle, "buf-b64": base64_encode(bytes) }));
         assert_eq!(reply, json!({ "count": bytes.len(), "eof": false }));
     }
 
-    #[track_caller]
     fn read(&mut self, handle: i64, count: usize) -> (Vec<u8>, bool) {
-        let reply = self.done("read", json!({ "handle": handle, "count": count }));
+        let reply = self.done("guest-file-read", json!({ "handle": handle, "count": count }));
         let bytes = base64_decode(reply["buf-b64"].as_str().unwrap());
         assert_eq!(reply["count"], bytes.len());
         (bytes, reply["eof"].as_bool().unwrap())
@@ -84,12 +59,12 @@ fn a_file_is_made_written_moved_in_and_read() {
     assert_eq!(handle, 1000, "the first one ever");
     pair.write(handle, b"hello world");
     assert_eq!(fs::read(&path).unwrap(), b"hello world", "at once, without a flush");
-    assert_eq!(pair.done("flush", json!({ "handle": handle })), json!({}));
-    let at = pair.done("seek", json!({ "handle": handle, "offset": -5, "whence": "end" }));
+    assert_eq!(pair.done("guest-file-flush", json!({ "handle": handle })), json!({}));
+    let at = pair.done("guest-file-seek", json!({ "handle": handle, "offset": -5, "whence": "end" }));
     assert_eq!(at, json!({ "position": 6, "eof": false }));
     assert_eq!(pair.read(handle, 100), (b"world".to_vec(), true));
-    assert_eq!(pair.done("close", json!({ "handle": handle })), json!({}));
-    assert_eq!(pair.refused("read", json!({ "handle": handle })), "handle '1000' has not been found");
+    assert_eq!(pair.done("guest-file-close", json!({ "handle": handle })), json!({}));
+    assert_eq!(pair.refused("guest-file-read", json!({ "handle": handle })), "handle '1000' has not been found");
 }
 
 #[test]
@@ -97,7 +72,7 @@ fn the_modes_do_what_fopen_does() {
     let mut pair = Pair::new();
     let path = pair.agent.file("file");
     assert_eq!(
-        pair.refused("open", json!({ "path": path })),
+        pair.refused("guest-file-open", json!({ "path": path })),
         format!("failed to open file '{}' (mode: 'r'): No such file or directory", path.display())
     );
     for mode in ["r", "rb", "r+", "rb+", "r+b"] {
@@ -108,7 +83,7 @@ fn the_modes_do_what_fopen_does() {
             pair.write(handle, b"er");
             assert_eq!(fs::read(&path).unwrap(), b"older", "{mode}");
         } else {
-            let refused = pair.refused("write", json!({ "handle": handle, "buf-b64": "AAAA" }));
+            let refused = pair.refused("guest-file-write", json!({ "handle": handle, "buf-b64": "AAAA" }));
             assert_eq!(refused, "failed to write to file: Bad file descriptor", "{mode}");
         }
     }
@@ -117,22 +92,22 @@ fn the_modes_do_what_fopen_does() {
         let handle = pair.open(&path, mode);
         pair.write(handle, b"new");
         assert_eq!(fs::read(&path).unwrap(), b"new", "{mode}");
-        pair.done("seek", json!({ "handle": handle, "offset": 0, "whence": 0 }));
+        pair.done("guest-file-seek", json!({ "handle": handle, "offset": 0, "whence": 0 }));
         if mode.contains('+') {
             assert_eq!(pair.read(handle, 9), (b"new".to_vec(), true), "{mode}");
         } else {
-            let refused = pair.refused("read", json!({ "handle": handle }));
+            let refused = pair.refused("guest-file-read", json!({ "handle": handle }));
             assert_eq!(refused, "failed to read file: Bad file descriptor", "{mode}");
         }
     }
     for mode in ["a", "ab", "a+", "ab+", "a+b"] {
         fs::write(&path, "old").unwrap();
         let handle = pair.open(&path, mode);
-        pair.done("seek", json!({ "handle": handle, "offset": 0, "whence": 0 }));
+        pair.done("guest-file-seek", json!({ "handle": handle, "offset": 0, "whence": 0 }));
         pair.write(handle, b"er");
         assert_eq!(fs::read(&path).unwrap(), b"older", "{mode}");
     }
-    assert_eq!(pair.refused("open", json!({ "path": path, "mode": "x" })), "invalid file open mode 'x'");
+    assert_eq!(pair.refused("guest-file-open", json!({ "path": path, "mode": "x" })), "invalid file open mode 'x'");
 }
 
 #[test]
@@ -153,9 +128,9 @@ fn what_is_made_is_open_to_all_and_what_was_there_keeps_its_mode() {
 fn a_folder_can_be_opened_and_not_read() {
     let mut pair = Pair::new();
     let handle = pair.open(Path::new("/"), "r");
-    assert_eq!(pair.refused("read", json!({ "handle": handle })), "failed to read file: Is a directory");
+    assert_eq!(pair.refused("guest-file-read", json!({ "handle": handle })), "failed to read file: Is a directory");
     assert_eq!(
-        pair.refused("open", json!({ "path": "/tmp", "mode": "w" })),
+        pair.refused("guest-file-open", json!({ "path": "/tmp", "mode": "w" })),
         "failed to open file '/tmp' (mode: 'w'): Is a directory"
     );
 }
@@ -164,24 +139,20 @@ fn a_folder_can_be_opened_and_not_read() {
 fn handles_are_continued_by_the_next_agent_and_old_ones_mean_nothing_to_it() {
     let dir = TempDir::new().unwrap();
     let state = dir.path().join("state");
-    let start = || {
-        let agent = keeping_state_in(&state);
-        let host = agent.connect().unwrap();
-        Pair { agent, host }
-    };
+    let start = || Pair::with(keeping_state_in(&state));
     let mut first = start();
     first.host.ask("guest-ping").unwrap();
     assert!(state.is_dir(), "it was missing");
     let handles = [(); 3].map(|()| first.open(Path::new("/dev/null"), "r"));
     assert_eq!(handles, [1000, 1001, 1002]);
-    first.done("close", json!({ "handle": 1001 }));
+    first.done("guest-file-close", json!({ "handle": 1001 }));
     first.agent.end(Signal::SIGKILL).unwrap();
     assert_eq!(fs::read_to_string(state.join("qga.state")).unwrap(), "[global]\nfd_counter=1003\n");
 
     let mut second = start();
     for handle in handles {
         let want = format!("handle '{handle}' has not been found");
-        assert_eq!(second.refused("read", json!({ "handle": handle })), want);
+        assert_eq!(second.refused("guest-file-read", json!({ "handle": handle })), want);
     }
     assert_eq!(second.open(Path::new("/dev/null"), "r"), 1003);
     second.agent.end(Signal::SIGTERM).unwrap();
@@ -193,13 +164,7 @@ fn handles_are_continued_by_the_next_agent_and_old_ones_mean_nothing_to_it() {
 
 /// An agent that was told where to keep its state.
 fn keeping_state_in(folder: &Path) -> Agent {
-    let dir = TempDir::new().unwrap();
-    let socket = dir.path().join("qga.sock");
-    let mut command = paths::agent_command().unwrap();
-    command.args(["-m", "unix-listen", "-p"]).arg(&socket).arg("--statedir").arg(folder);
-    let agent = Agent::spawn(dir, command).unwrap();
-    agent.wait_for_socket(&socket).unwrap();
-    agent
+    Agent::on_unix_with(&["--statedir", folder.to_str().unwrap()]).unwrap()
 }
 
 #[test]
@@ -233,21 +198,15 @@ fn more_than_256_files_are_open_at_once_and_then_there_are_too_many() {
 
 #[test]
 fn a_low_limit_of_descriptors_is_raised_as_far_as_it_goes() {
-    let dir = TempDir::new().unwrap();
-    let socket = dir.path().join("qga.sock");
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -S -n 64; exec \"$@\"", "sh"]).arg(paths::agent_binary().unwrap());
-    command.args(["-m", "unix-listen", "-p"]).arg(&socket).arg("-t").arg(dir.path());
-    let agent = Agent::spawn(dir, command).unwrap();
-    agent.wait_for_socket(&socket).unwrap();
-    let host = agent.connect().unwrap();
-    many_files(Pair { agent, host });
+    many_files(Pair::with(Agent::on_unix_by(command, &[]).unwrap()));
 }
 
 fn many_files(mut pair: Pair) {
     let mut handles = Vec::new();
     let refused = loop {
-        let reply = pair.call("open", json!({ "path": "/dev/null" }));
+        let reply = pair.call("guest-file-open", json!({ "path": "/dev/null" }));
         match reply["return"].as_i64() {
             Some(handle) => handles.push(handle),
             None => break error_text(&reply).to_owned(),
@@ -259,12 +218,12 @@ fn many_files(mut pair: Pair) {
     // The agent itself still has descriptors: for the next host, which can make room.
     pair.host = pair.agent.connect().unwrap();
     for handle in &handles[..2] {
-        pair.done("close", json!({ "handle": handle }));
+        pair.done("guest-file-close", json!({ "handle": handle }));
     }
     let next = pair.open(Path::new("/dev/null"), "r");
     assert!(handles.iter().all(|handle| *handle < next), "{next}");
     for handle in &handles[2..] {
-        pair.done("close", json!({ "handle": handle }));
+        pair.done("guest-file-close", json!({ "handle": handle }));
     }
     assert!(pair.agent.settle().unwrap().rss_anon_kib <= BUSY_KIB);
 }
@@ -275,31 +234,31 @@ fn a_pipe_without_a_partner_holds_nobody_up() {
     let path = pair.agent.file("pipe");
     mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
     assert_eq!(
-        pair.refused("open", json!({ "path": path, "mode": "w" })),
+        pair.refused("guest-file-open", json!({ "path": path, "mode": "w" })),
         format!("failed to open file '{}' (mode: 'w'): No such device or address", path.display())
     );
     let handle = pair.open(&path, "r");
     assert_eq!(pair.read(handle, 10), (vec![], true));
     let mut writer = fs::OpenOptions::new().write(true).open(&path).unwrap();
     let nothing = "failed to read file: Resource temporarily unavailable";
-    assert_eq!(pair.refused("read", json!({ "handle": handle })), nothing);
+    assert_eq!(pair.refused("guest-file-read", json!({ "handle": handle })), nothing);
     writer.write_all(b"hello").unwrap();
     // The reference drops these bytes and reports the pause behind them.
     assert_eq!(pair.read(handle, 10), (b"hello".to_vec(), false));
-    assert_eq!(pair.refused("read", json!({ "handle": handle })), nothing);
+    assert_eq!(pair.refused("guest-file-read", json!({ "handle": handle })), nothing);
     drop(writer);
     assert_eq!(pair.read(handle, 10), (vec![], true));
     let seek = json!({ "handle": handle, "offset": 0, "whence": 0 });
-    assert_eq!(pair.refused("seek", seek), "failed to seek file: Illegal seek");
+    assert_eq!(pair.refused("guest-file-seek", seek), "failed to seek file: Illegal seek");
 
     // Into one that is full: as much as it takes, then an error.
     let reader = pair.open(&path, "r");
     let writer = pair.open(&path, "w");
     let text = base64_encode([7; 150_000]);
-    let written = pair.done("write", json!({ "handle": writer, "buf-b64": text }));
+    let written = pair.done("guest-file-write", json!({ "handle": writer, "buf-b64": text }));
     let written = written["count"].as_u64().unwrap() as usize;
     assert!((4096..150_000).contains(&written), "{written}");
-    let full = pair.refused("write", json!({ "handle": writer, "buf-b64": text }));
+    let full = pair.refused("guest-file-write", json!({ "handle": writer, "buf-b64": text }));
     assert_eq!(full, "failed to write to file: Resource temporarily unavailable");
     assert_eq!(pair.read(reader, 1 << 20).0.len(), written);
 }
@@ -308,7 +267,7 @@ fn a_pipe_without_a_partner_holds_nobody_up() {
 fn a_full_disk_is_told() {
     let mut pair = Pair::new();
     let handle = pair.open(Path::new("/dev/full"), "w");
-    let refused = pair.refused("write", json!({ "handle": handle, "buf-b64": "AAAA" }));
+    let refused = pair.refused("guest-file-write", json!({ "handle": handle, "buf-b64": "AAAA" }));
     assert_eq!(refused, "failed to write to file: No space left on device");
 }
 
@@ -319,7 +278,7 @@ fn a_large_file_goes_out_in_one_reply_and_leaves_no_memory_behind() {
     fs::write(&path, &bytes).unwrap();
     let handle = pair.open(&path, "r");
     assert!(pair.read(handle, 48 << 20) == (bytes, true));
-    pair.done("close", json!({ "handle": handle }));
+    pair.done("guest-file-close", json!({ "handle": handle }));
     let status = pair.agent.settle().unwrap();
     assert!(status.rss_anon_kib <= BUSY_KIB, "{status:?}");
 }
@@ -329,13 +288,8 @@ fn a_large_file_goes_out_in_one_reply_and_leaves_no_memory_behind() {
 #[test]
 fn proxmox_reads_and_writes_a_file_its_way() {
     let agent = Agent::on_unix().unwrap();
-    let command = |name: &str, arguments: Value| -> Value {
-        let mut host = agent.connect().unwrap();
-        let sync = json!({ "execute": "guest-sync-delimited", "arguments": { "id": 17 } });
-        let request = json!({ "execute": format!("guest-file-{name}"), "arguments": arguments });
-        host.send(format!("{sync}\n{request}\n")).unwrap();
-        assert_eq!(host.line().unwrap(), b"\xff{\"return\":17}");
-        host.reply().unwrap()["return"].clone()
+    let command = |name: &str, arguments: Value| {
+        asked_by_proxmox(&agent, &format!("guest-file-{name}"), arguments)["return"].clone()
     };
 
     let (path, bytes) = (agent.file("config"), noise(60 << 10));
@@ -363,23 +317,16 @@ fn proxmox_reads_and_writes_a_file_its_way() {
 
 #[test]
 fn where_the_agent_may_have_few_descriptors_at_most_the_limit_is_told() {
-    let dir = TempDir::new().unwrap();
-    let socket = dir.path().join("qga.sock");
     let mut command = paths::agent_command().unwrap();
-    command.args(["-m", "unix-listen", "-p"]).arg(&socket).arg("-t").arg(dir.path());
-    bounded(&mut command, Bounds::agent());
     // SAFETY: between fork and exec only a system call is made.
     unsafe {
         use std::os::unix::process::CommandExt;
         command.pre_exec(|| Ok(setrlimit(Resource::RLIMIT_NOFILE, 40, 40)?));
     }
-    let agent = Agent::spawn(dir, command).unwrap();
-    agent.wait_for_socket(&socket).unwrap();
-    let host = agent.connect().unwrap();
-    let mut pair = Pair { agent, host };
+    let mut pair = Pair::with(Agent::on_unix_by(command, &[]).unwrap());
     let mut opened = 0;
     let refused = loop {
-        let reply = pair.call("open", json!({ "path": "/dev/null" }));
+        let reply = pair.call("guest-file-open", json!({ "path": "/dev/null" }));
         if reply.get("return").is_none() {
             break error_text(&reply).to_owned();
         }

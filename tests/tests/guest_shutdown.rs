@@ -102,8 +102,8 @@ fn where_no_init_listens_and_there_is_no_program_the_kernel_reboots() {
 #[test]
 fn an_agent_that_is_the_first_process_asks_the_kernel_and_no_program() {
     let (mut guest, host) = boot(Board::Pc, Init::Agent);
-    script(&mut guest, "poweroff", "exit 0");
-    script(&mut guest, "shutdown", "exit 0");
+    guest.script("/sbin/poweroff", "exit 0").unwrap();
+    guest.script("/sbin/shutdown", "exit 0").unwrap();
     ends(guest, host, "", End::PoweredOff, false);
 }
 
@@ -112,9 +112,9 @@ fn the_distributions_own_programs_are_run_first() {
     let (mut guest, mut host) = boot(Board::Pc, Init::Busybox);
     let note = r#"echo "${0##*/} $* $(env | sort | tr '\n' ' ')" >>/tmp/ran; exit 3"#;
     for program in ["poweroff", "halt", "reboot"] {
-        script(&mut guest, program, note);
+        guest.script(&format!("/sbin/{program}"), note).unwrap();
     }
-    script(&mut guest, "shutdown", "touch /tmp/shutdown");
+    guest.script("/sbin/shutdown", "touch /tmp/shutdown").unwrap();
     let failed = "child process has failed to shutdown: exit status 3";
     for (mode, program) in [("powerdown", "poweroff"), ("halt", "halt"), ("reboot", "reboot")] {
         assert_eq!(shut_down(&mut host, mode), failed);
@@ -125,7 +125,7 @@ fn the_distributions_own_programs_are_run_first() {
 
     // Without them, and with programs that cannot be executed.
     guest.sh("rm /sbin/poweroff /sbin/halt; chmod 644 /sbin/reboot").unwrap();
-    script(&mut guest, "shutdown", r#"for word; do echo "$word" >>/tmp/words; done; kill -9 $$"#);
+    guest.script("/sbin/shutdown", r#"for word; do echo "$word" >>/tmp/words; done; kill -9 $$"#).unwrap();
     for (mode, option) in [("powerdown", "-P"), ("halt", "-H"), ("reboot", "-r")] {
         assert_eq!(shut_down(&mut host, mode), "child process has failed to shutdown: exit status 137");
         let words = guest.sh("cat /tmp/words; rm /tmp/words").unwrap();
@@ -135,18 +135,13 @@ fn the_distributions_own_programs_are_run_first() {
 
 #[test]
 fn while_a_program_takes_its_time_others_are_served_and_success_is_silent() {
-    let mut machine = Machine::new(Board::Pc);
-    machine.second_port = true;
-    let args = "-m virtio-serial -m virtio-serial -p /dev/virtio-ports/org.nanoga.second";
-    let (mut guest, mut host, _) = Guest::with_agent(&machine, args).unwrap();
-    let mut other = guest.host("qga1").unwrap();
-    guest.sh("mkfifo /tmp/go").unwrap();
-    script(&mut guest, "poweroff", "touch /tmp/started; read status </tmp/go; exit \"$status\"");
+    let (mut guest, [mut host, mut other]) = Guest::with_two_hosts().unwrap();
+    guest.slow_script("/sbin/poweroff").unwrap();
     host.send(r#"{"execute": "guest-shutdown"}{"execute": "guest-ping", "id": 2}"#).unwrap();
-    guest.sh("until [ -e /tmp/started ]; do sleep 0.05; done").unwrap();
+    guest.wait_started().unwrap();
     assert_eq!(other.ask("guest-ping").unwrap(), json!({}));
     host.expect_silence(Duration::from_millis(200)).unwrap();
-    guest.sh("echo 0 >/tmp/go").unwrap();
+    guest.go(0).unwrap();
     assert_eq!(host.reply().unwrap(), json!({ "return": {}, "id": 2 }));
 }
 
@@ -154,10 +149,4 @@ fn while_a_program_takes_its_time_others_are_served_and_success_is_silent() {
 fn shut_down(host: &mut Client, mode: &str) -> String {
     let request = json!({ "execute": "guest-shutdown", "arguments": { "mode": mode } });
     error_text(&host.call(&request).unwrap()).to_owned()
-}
-
-/// Puts a script in the place of a program.
-fn script(guest: &mut Guest, name: &str, body: &str) {
-    let path = format!("/sbin/{name}");
-    guest.sh(&format!("rm -f {path}; cat >{path} <<'END'\n#!/bin/sh\n{body}\nEND\nchmod 755 {path}")).unwrap();
 }

@@ -156,45 +156,35 @@ fn without_s3_ram_and_hybrid_are_refused() {
 
 #[test]
 fn a_script_of_pm_utils_is_used_first_and_other_channels_are_served_meanwhile() {
-    let mut machine = Machine::new(Board::Pc);
-    machine.second_port = true;
-    let args = "-m virtio-serial -m virtio-serial -p /dev/virtio-ports/org.nanoga.second";
-    let (mut guest, mut host, _) = Guest::with_agent(&machine, args).unwrap();
-    let mut other = guest.host("qga1").unwrap();
-    guest.sh("mkfifo /tmp/go").unwrap();
-    script(&mut guest, "pm-is-supported", r#"[ "$*" = --suspend ]"#);
-    script(&mut guest, "pm-suspend", r#"touch /tmp/started; read status </tmp/go; exit "$status""#);
+    let (mut guest, [mut host, mut other]) = Guest::with_two_hosts().unwrap();
+    guest.script("/usr/sbin/pm-is-supported", r#"[ "$*" = --suspend ]"#).unwrap();
+    guest.slow_script("/usr/sbin/pm-suspend").unwrap();
 
     host.send(r#"{"execute": "guest-suspend-ram", "id": ["its", "own"]}"#).unwrap();
-    guest.sh("until [ -e /tmp/started ]; do sleep 0.05; done").unwrap();
+    guest.wait_started().unwrap();
     assert_eq!(other.ask("guest-ping").unwrap(), json!({}));
     host.expect_silence(Duration::from_millis(200)).unwrap();
-    guest.sh("echo 7 >/tmp/go").unwrap();
+    guest.go(7).unwrap();
     let reply = host.reply().unwrap();
     assert_eq!(error_text(&reply), "the helper program 'pm-suspend' returned an unexpected exit status code (7)");
     assert_eq!(reply["id"], json!(["its", "own"]));
 
     // Success sends nothing: the next answer is that of the next request.
-    guest.sh("rm /tmp/started").unwrap();
     host.send(r#"{"execute": "guest-suspend-ram", "id": 1}{"execute": "guest-ping", "id": 2}"#).unwrap();
-    guest.sh("until [ -e /tmp/started ]; do sleep 0.05; done; echo 0 >/tmp/go").unwrap();
+    guest.wait_started().unwrap();
+    guest.go(0).unwrap();
     assert_eq!(host.reply().unwrap(), json!({ "return": {}, "id": 2 }));
 }
 
 #[test]
 fn while_one_channel_sleeps_another_is_refused_at_once() {
-    let mut machine = Machine::new(Board::Pc);
-    machine.second_port = true;
-    let args = "-m virtio-serial -m virtio-serial -p /dev/virtio-ports/org.nanoga.second";
-    let (mut guest, mut host, _) = Guest::with_agent(&machine, args).unwrap();
-    let mut other = guest.host("qga1").unwrap();
-    guest.sh("mkfifo /tmp/go").unwrap();
-    script(&mut guest, "pm-is-supported", "exit 0");
-    script(&mut guest, "pm-suspend", r#"touch /tmp/started; read status </tmp/go; exit "$status""#);
-    script(&mut guest, "pm-hibernate", "touch /tmp/hibernated");
+    let (mut guest, [mut host, mut other]) = Guest::with_two_hosts().unwrap();
+    guest.script("/usr/sbin/pm-is-supported", "exit 0").unwrap();
+    guest.slow_script("/usr/sbin/pm-suspend").unwrap();
+    guest.script("/usr/sbin/pm-hibernate", "touch /tmp/hibernated").unwrap();
 
     host.send(r#"{"execute": "guest-suspend-ram"}{"execute": "guest-ping", "id": 2}"#).unwrap();
-    guest.sh("until [ -e /tmp/started ]; do sleep 0.05; done").unwrap();
+    guest.wait_started().unwrap();
     other.patience = Duration::from_secs(1);
     for command in ["guest-suspend-ram", "guest-suspend-disk"] {
         let reply = other.call(&json!({ "execute": command, "id": command })).unwrap();
@@ -202,26 +192,28 @@ fn while_one_channel_sleeps_another_is_refused_at_once() {
         assert_eq!(reply["id"], command);
     }
     host.expect_silence(Duration::from_millis(200)).unwrap();
-    guest.sh("rm /tmp/started; [ ! -e /tmp/hibernated ]; echo 0 >/tmp/go").unwrap();
+    guest.sh("[ ! -e /tmp/hibernated ]").unwrap();
+    guest.go(0).unwrap();
     assert_eq!(host.reply().unwrap(), json!({ "return": {}, "id": 2 }));
 
     // It is over, so it is the other's turn.
     other.patience = Duration::from_secs(20);
     other.send(r#"{"execute": "guest-suspend-ram"}"#).unwrap();
-    guest.sh("until [ -e /tmp/started ]; do sleep 0.05; done; echo 7 >/tmp/go").unwrap();
+    guest.wait_started().unwrap();
+    guest.go(7).unwrap();
     assert!(error_text(&other.reply().unwrap()).contains("(7)"));
 }
 
 #[test]
 fn each_mode_has_its_own_pm_utils_script() {
     let (mut guest, mut host, _) = Guest::with_agent(&Machine::new(Board::Pc), "").unwrap();
-    script(&mut guest, "pm-is-supported", "echo $* >>/tmp/asked");
+    guest.script("/usr/sbin/pm-is-supported", "echo $* >>/tmp/asked").unwrap();
     for (command, program, question, status) in [
         ("guest-suspend-disk", "pm-hibernate", "--hibernate", 3),
         ("guest-suspend-ram", "pm-suspend", "--suspend", 4),
         ("guest-suspend-hybrid", "pm-suspend-hybrid", "--suspend-hybrid", 5),
     ] {
-        script(&mut guest, program, &format!("exit {status}"));
+        guest.script(&format!("/usr/sbin/{program}"), &format!("exit {status}")).unwrap();
         let reply = host.call(&json!({ "execute": command })).unwrap();
         let text = format!("the helper program '{program}' returned an unexpected exit status code ({status})");
         assert_eq!(error_text(&reply), text);
@@ -232,8 +224,8 @@ fn each_mode_has_its_own_pm_utils_script() {
 #[test]
 fn where_pm_utils_says_no_the_kernel_is_asked() {
     let (mut guest, mut host, _) = Guest::with_agent(&Machine::new(Board::Pc), "").unwrap();
-    script(&mut guest, "pm-is-supported", "exit 1");
-    script(&mut guest, "pm-suspend", "exit 9");
+    guest.script("/usr/sbin/pm-is-supported", "exit 1").unwrap();
+    guest.script("/usr/sbin/pm-suspend", "exit 9").unwrap();
     sleep_and_wake(&mut guest, &mut host, "guest-suspend-ram");
     refused(&mut host, "guest-suspend-disk");
 }
@@ -241,11 +233,10 @@ fn where_pm_utils_says_no_the_kernel_is_asked() {
 #[test]
 fn a_script_left_by_its_host_does_not_answer_the_next() {
     let (mut guest, mut host, pid) = Guest::with_agent(&Machine::new(Board::Pc), "").unwrap();
-    guest.sh("mkfifo /tmp/go").unwrap();
-    script(&mut guest, "pm-is-supported", "exit 0");
-    script(&mut guest, "pm-suspend", "touch /tmp/started; read status </tmp/go; exit 7");
+    guest.script("/usr/sbin/pm-is-supported", "exit 0").unwrap();
+    guest.slow_script("/usr/sbin/pm-suspend").unwrap();
     host.send(r#"{"execute": "guest-suspend-ram", "id": "first"}"#).unwrap();
-    guest.sh("until [ -e /tmp/started ]; do sleep 0.05; done").unwrap();
+    guest.wait_started().unwrap();
     drop(host);
     guest.wait_host_connected(false).unwrap();
     guest.settle(pid).unwrap();
@@ -253,7 +244,7 @@ fn a_script_left_by_its_host_does_not_answer_the_next() {
     let mut next = guest.connect("qga0").unwrap();
     guest.wait_host_connected(true).unwrap();
     assert_eq!(next.ask("guest-ping").unwrap(), json!({}));
-    guest.sh("echo 0 >/tmp/go").unwrap();
+    guest.go(7).unwrap();
     next.expect_silence(Duration::from_millis(500)).unwrap();
     assert_eq!(next.ask("guest-ping").unwrap(), json!({}));
 }
@@ -294,9 +285,4 @@ fn with_swap(dir: &Path) -> Machine {
 
 fn swap_on(guest: &mut Guest) {
     guest.sh("mkswap /dev/vda && swapon /dev/vda").unwrap();
-}
-
-fn script(guest: &mut Guest, name: &str, body: &str) {
-    let path = format!("/usr/sbin/{name}");
-    guest.sh(&format!("cat >{path} <<'END'\n#!/bin/sh\n{body}\nEND\nchmod 755 {path}")).unwrap();
 }

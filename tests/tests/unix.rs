@@ -171,14 +171,13 @@ fn what_a_host_sent_before_it_hung_up_is_obeyed_and_answered_to_nobody() {
 fn a_thousand_hosts_one_after_the_other_leak_nothing() {
     let mut agent = Agent::on_unix().unwrap();
     agent.connect().unwrap().ask("guest-ping").unwrap();
-    let files = || fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap().count();
     agent.settle().unwrap();
-    let before = files();
+    let before = agent.descriptors().unwrap();
     for _ in 0..1000 {
         agent.connect().unwrap().ask("guest-ping").unwrap();
     }
     agent.settle().unwrap();
-    assert_eq!(files(), before);
+    assert_eq!(agent.descriptors().unwrap(), before);
     assert_eq!(agent.end(Signal::SIGTERM).unwrap().code(), Some(0));
 }
 

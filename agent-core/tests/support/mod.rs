@@ -26,6 +26,7 @@ use agent_core::guest::{
 };
 use agent_core::{Agent, Fed, Session};
 use embedded_io::{ErrorKind, ErrorType, Read, Seek, SeekFrom, Write};
+use serde_json::{Value, json};
 
 /// A guest made of plain data.
 pub struct FakeGuest {
@@ -306,6 +307,27 @@ impl<'buf> Host<'buf> {
         output
     }
 
+    /// Asks for a command; its one reply.
+    #[track_caller]
+    pub fn call(&mut self, command: &str, arguments: Value) -> Value {
+        let request = json!({ "execute": command, "arguments": arguments });
+        let mut replies = replies(&self.send(request.to_string().as_bytes()));
+        assert_eq!(replies.len(), 1, "{replies:?}");
+        replies.remove(0).1
+    }
+
+    /// The same, where this is what it returns.
+    #[track_caller]
+    pub fn returns(&mut self, command: &str, arguments: Value, want: Value) {
+        assert_eq!(self.call(command, arguments), json!({ "return": want }));
+    }
+
+    /// The same, where this is why it fails.
+    #[track_caller]
+    pub fn fails(&mut self, command: &str, arguments: Value, want: &str) {
+        assert_eq!(self.call(command, arguments), json!({ "error": { "class": "GenericError", "desc": want } }));
+    }
+
     /// Sends bytes in pieces that end at these places.
     pub fn send_split(&mut self, input: &[u8], ends: &[usize]) -> Vec<u8> {
         let mut output = Vec::new();
@@ -350,7 +372,7 @@ impl<'buf> Host<'buf> {
 }
 
 /// The lines of an output, each checked to be what may ever be on the wire: an ASCII line with one reply.
-pub fn replies(output: &[u8]) -> Vec<(bool, serde_json::Value)> {
+pub fn replies(output: &[u8]) -> Vec<(bool, Value)> {
     assert!(output.is_empty() || output.ends_with(b"\n"), "half a reply: {}", output.escape_ascii());
     output
         .split_inclusive(|&b| b == b'\n')
@@ -363,7 +385,7 @@ pub fn replies(output: &[u8]) -> Vec<(bool, serde_json::Value)> {
             assert!(json.iter().all(|b| (b' '..=0x7F).contains(b)), "not ASCII: {}", json.escape_ascii());
             let mut reader = serde_json::Deserializer::from_slice(json);
             reader.disable_recursion_limit();
-            let value = <serde_json::Value as serde::Deserialize>::deserialize(&mut reader)
+            let value = <Value as serde::Deserialize>::deserialize(&mut reader)
                 .unwrap_or_else(|e| panic!("{e}: {}", json.escape_ascii()));
             reader.end().unwrap();
             assert!(value.get("return").is_some() != value.get("error").is_some(), "neither result nor error: {value}");

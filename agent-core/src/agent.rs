@@ -2,8 +2,8 @@
 
 use core::task::Poll;
 
-use crate::commands::{AUDITED_ARGUMENTS, Call, Command, Failed, Permissions, Result, Run};
-use crate::error::Fault;
+use crate::commands::{AUDITED_ARGUMENTS, Call, Command, Failed, NAMES, Permissions, Result, Run};
+use crate::error::{Fault, first_line};
 use crate::guest::{Guest, Job};
 use crate::reply::Reply;
 use crate::request::{Arguments, Request};
@@ -44,13 +44,13 @@ impl<G: Guest + 'static> Agent<G> {
     }
 
     /// Refuses the commands from now on whose names are not `allowed`.
-    pub fn restrict(&mut self, allowed: &dyn Fn(&str) -> bool) {
-        self.permissions = Permissions::new::<G>(allowed);
+    pub fn restrict(&mut self, allowed: &dyn Fn(&[u8]) -> bool) {
+        self.permissions = Permissions::new(allowed);
     }
 
-    /// The names of all commands, in the order of the table.
-    pub fn commands() -> impl Iterator<Item = &'static str> {
-        Command::<G>::TABLE.iter().map(|command| command.name)
+    /// The names of all commands, a line each, in the order of the table.
+    pub fn commands() -> &'static [u8] {
+        NAMES
     }
 
     /// Answers the request in this frame.
@@ -59,7 +59,8 @@ impl<G: Guest + 'static> Agent<G> {
         let request = Request::read(frame);
         let arguments = Arguments::new(request.arguments);
         let permissions = self.permissions;
-        let mut call = Call { guest: &mut self.guest, arguments, reply, permissions, error: Fault::NoExecute.plain() };
+        let error = Fault::NoExecute.plain();
+        let mut call = Call { guest: &mut self.guest, arguments, reply, permissions, error, refused: false };
         dispatch(&request, turn, &mut call).unwrap_or_else(|Failed| {
             if cfg!(feature = "storage") && call.error.fault.is_of_freeze() {
                 call.error.text = call.guest.culprit();
@@ -80,8 +81,8 @@ fn dispatch<'c, G: Guest + 'static>(request: &Request<'c>, turn: Turn, call: &mu
     let Some(name) = request.execute else {
         return Err(call.fail(Fault::NoExecute, &[]));
     };
-    let mut rows = Command::TABLE.iter().enumerate();
-    let Some((row, command)) = rows.find(|(_, command)| command.name.as_bytes() == name) else {
+    let (mut rows, mut names) = (Command::TABLE.iter().enumerate(), NAMES);
+    let Some((row, command)) = rows.find(|_| first_line(&mut names) == name) else {
         return Err(call.fail(Fault::UnknownCommand, name));
     };
     // What has begun is finished, even if its own doing is that the file systems are frozen now.
@@ -93,7 +94,7 @@ fn dispatch<'c, G: Guest + 'static>(request: &Request<'c>, turn: Turn, call: &mu
         return Ok(Outcome::Deferred);
     }
     if !resumed {
-        audit(command, false, call);
+        audit(command, name, false, call);
     }
     call.reply.reserve(request.id);
     call.reply.begin(command.delimited);
@@ -101,7 +102,7 @@ fn dispatch<'c, G: Guest + 'static>(request: &Request<'c>, turn: Turn, call: &mu
         (Run::Now(run), _) => run(call).map(|()| Outcome::Done),
         (Run::Later(_, finish), Turn::Resumed(job)) => match finish(call, job) {
             Poll::Ready(done) => {
-                audit(command, true, call);
+                audit(command, name, true, call);
                 done.map(|()| Outcome::Done)
             }
             Poll::Pending => Ok(Outcome::Parked(job)),
@@ -119,11 +120,11 @@ fn dispatch<'c, G: Guest + 'static>(request: &Request<'c>, turn: Turn, call: &mu
 /// Has the guest note what a host wants, if that matters: before it happens. While the file systems are frozen nothing
 /// can be noted, so what runs then is when it has ended.
 #[inline(never)]
-fn audit<G: Guest>(command: &Command<G>, ended: bool, call: &mut Call<'_, G>) {
+fn audit<'c, G: Guest>(command: &Command<G>, name: &'c [u8], ended: bool, call: &mut Call<'c, G>) {
     if cfg!(feature = "minimal") || !command.audited || command.while_frozen != ended {
         return;
     }
-    let mut words = [command.name.as_bytes(); AUDITED_ARGUMENTS.len() + 1];
+    let mut words = [name; AUDITED_ARGUMENTS.len() + 1];
     let mut count = 1_usize;
     for name in AUDITED_ARGUMENTS {
         let word = call.arguments.text(name);

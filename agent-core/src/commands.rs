@@ -28,7 +28,7 @@ use core::task::Poll;
 pub use crate::request::Elements;
 pub use info::VERSION;
 
-use crate::error::{Error, Fault};
+use crate::error::{Error, Fault, first_line};
 use crate::guest::{Errno, Guest, Job};
 use crate::number;
 use crate::reply::Reply;
@@ -45,6 +45,8 @@ pub struct Call<'c, G> {
     pub reply: Reply<'c>,
     /// Why it failed, if it did.
     pub(crate) error: Error<'c>,
+    /// That it is what is wrong with an argument.
+    pub(crate) refused: bool,
     /// What the configuration allows.
     pub(crate) permissions: Permissions,
     /// What the host wants.
@@ -75,106 +77,123 @@ impl<'c, G> Call<'c, G> {
         Failed
     }
 
+    // Arguments. What is wrong with the first of them that is wrong is noted, and said by `no_more_arguments`: only behind
+    // that may a command rely on what it was given.
+
     /// A mandatory argument of QAPI type `int`: 64 bits, signed, and written as an integer.
     #[inline(never)]
-    pub fn integer(&mut self, name: &'static str) -> Result<i64> {
-        let value = self.optional_integer(name)?;
+    pub fn integer(&mut self, name: &'static str) -> i64 {
+        let value = self.optional_integer(name);
         self.mandatory(name, value)
     }
 
     /// The same, where it may be missing.
     #[inline(never)]
-    pub fn optional_integer(&mut self, name: &'static str) -> Result<Option<i64>> {
+    pub fn optional_integer(&mut self, name: &'static str) -> Option<i64> {
         self.typed(name, number::integer, Fault::NotAnInteger)
     }
 
     /// A mandatory argument of QAPI type `str`. It stands in the frame as a C string: no byte of it is NUL.
     #[inline(never)]
-    pub fn string(&mut self, name: &'static str) -> Result<&'c CStr> {
-        let value = self.optional_string(name)?;
+    pub fn string(&mut self, name: &'static str) -> &'c CStr {
+        let value = self.optional_string(name);
         self.mandatory(name, value)
     }
 
     /// The same, where it may be missing.
     #[inline(never)]
-    pub fn optional_string(&mut self, name: &'static str) -> Result<Option<&'c CStr>> {
+    pub fn optional_string(&mut self, name: &'static str) -> Option<&'c CStr> {
         self.typed(name, request::c_string, Fault::NotAString)
-    }
-
-    /// An argument of QAPI type `bool` that may be missing.
-    #[inline(never)]
-    pub fn optional_boolean(&mut self, name: &'static str) -> Result<Option<bool>> {
-        self.typed(name, request::boolean, Fault::NotABoolean)
     }
 
     /// An argument of QAPI type `['str']` that may be missing: its elements, all of them strings.
     #[inline(never)]
-    pub fn optional_strings(&mut self, name: &'static str) -> Result<Option<Elements<'c>>> {
+    pub fn optional_strings(&mut self, name: &'static str) -> Option<Elements<'c>> {
         let list = self.typed(name, request::elements, Fault::NotAnArray)?;
-        let other = list.and_then(|list| list.into_iter().position(|value| request::c_string(value).is_none()));
-        match other {
-            Some(index) => {
-                self.fail(Fault::ElementNotAString, name.as_bytes());
-                self.error.number = u32::try_from(index).unwrap_or(u32::MAX);
-                Err(Failed)
-            }
-            None => Ok(list),
+        if let Some(index) = list.into_iter().position(|value| request::c_string(value).is_none())
+            && let Some(error) = self.refuse(Fault::ElementNotAString, name.as_bytes())
+        {
+            error.number = u32::try_from(index).unwrap_or(u32::MAX);
         }
+        Some(list)
     }
 
     /// The value of a mandatory argument, as it stands in the frame.
     #[inline(never)]
-    pub fn value(&mut self, name: &'static str) -> Result<&'c [u8]> {
+    pub fn value(&mut self, name: &'static str) -> &'c [u8] {
         let value = self.arguments.value(name);
         self.mandatory(name, value)
     }
 
     /// The number that the value of this argument is.
-    pub fn number(&mut self, name: &'static str, value: &[u8]) -> Result<i64> {
-        number::integer(value).ok_or_else(|| self.fail(Fault::NotAnInteger, name.as_bytes()))
+    #[inline(never)]
+    pub fn number(&mut self, name: &'static str, value: &[u8]) -> i64 {
+        number::integer(value).unwrap_or_else(|| {
+            self.refuse(Fault::NotAnInteger, name.as_bytes());
+            0
+        })
     }
 
     /// Which of these words the value of this argument is: an enumeration of QAPI.
     #[inline(never)]
-    pub fn word(&mut self, name: &'static str, value: &'c [u8], words: &[&'static str]) -> Result<i64> {
+    pub fn word(&mut self, name: &'static str, value: &'c [u8], words: &[&'static str]) -> i64 {
         let word = request::split_string(value).0;
         match (0..).zip(words).find(|(_, known)| known.as_bytes() == word) {
-            Some((number, _)) => Ok(number),
+            Some((number, _)) => number,
             None => {
-                self.error = Error { other: name.as_bytes(), ..Fault::NotAMember.of(word) };
-                Err(Failed)
+                if let Some(error) = self.refuse(Fault::NotAMember, word) {
+                    error.other = name.as_bytes();
+                }
+                0
             }
         }
     }
 
     /// The value of this argument has none of the types of an alternative of QAPI.
     #[inline(never)]
-    pub fn not_an(&mut self, name: &'static str, alternative: &'static [u8]) -> Failed {
-        self.error = Error { other: alternative, ..Fault::NotAnAlternative.of(name.as_bytes()) };
-        Failed
+    pub fn not_an(&mut self, name: &'static str, alternative: &'static [u8]) {
+        if let Some(error) = self.refuse(Fault::NotAnAlternative, name.as_bytes()) {
+            error.other = alternative;
+        }
     }
 
     /// The value of an argument, if it is there.
     #[inline]
-    fn typed<T>(&mut self, name: &'static str, read: fn(&'c [u8]) -> Option<T>, fault: Fault) -> Result<Option<T>> {
-        match self.arguments.value(name).map(read) {
-            Some(None) => Err(self.fail(fault, name.as_bytes())),
-            value => Ok(value.flatten()),
+    fn typed<T>(&mut self, name: &'static str, read: fn(&'c [u8]) -> Option<T>, fault: Fault) -> Option<T> {
+        let value = self.arguments.value(name)?;
+        let value = read(value);
+        if value.is_none() {
+            self.refuse(fault, name.as_bytes());
         }
+        value
     }
 
     #[inline]
-    fn mandatory<T>(&mut self, name: &'static str, value: Option<T>) -> Result<T> {
-        value.ok_or_else(|| self.fail(Fault::ParameterMissing, name.as_bytes()))
+    fn mandatory<T: Default>(&mut self, name: &'static str, value: Option<T>) -> T {
+        value.unwrap_or_else(|| {
+            self.refuse(Fault::ParameterMissing, name.as_bytes());
+            T::default()
+        })
+    }
+
+    /// Notes what is wrong with an argument, unless another one is wrong.
+    #[inline(never)]
+    fn refuse(&mut self, fault: Fault, word: &'c [u8]) -> Option<&mut Error<'c>> {
+        if self.refused {
+            return None;
+        }
+        self.refused = true;
+        self.fail(fault, word);
+        Some(&mut self.error)
     }
 
     /// All arguments have been asked for: any other is one too many.
     #[inline(never)]
     pub fn no_more_arguments(&mut self) -> Result<()> {
-        match self.arguments.unexpected() {
-            Some(name) => Err(self.fail(Fault::UnexpectedParameter, name)),
-            None => Ok(()),
+        if let Some(name) = self.arguments.unexpected() {
+            self.refuse(Fault::UnexpectedParameter, name);
         }
+        if self.refused { Err(Failed) } else { Ok(()) }
     }
 }
 
@@ -194,10 +213,13 @@ impl Permissions {
     pub(crate) const ALL: Self = Permissions(u64::MAX);
 
     /// The same, but for those whose names these functions refuse.
-    pub(crate) fn new<G: Guest + 'static>(allowed: &dyn Fn(&str) -> bool) -> Self {
-        let mut rows = 0u64;
-        for command in Command::<G>::TABLE.iter().rev() {
-            rows = rows << 1 | u64::from(allowed(command.name));
+    pub(crate) fn new(allowed: &dyn Fn(&[u8]) -> bool) -> Self {
+        let (mut rows, mut row, mut names) = (0u64, 1u64, NAMES);
+        while !names.is_empty() {
+            if allowed(first_line(&mut names)) {
+                rows |= row;
+            }
+            row <<= 1;
         }
         Permissions(rows)
     }
@@ -236,7 +258,6 @@ pub(crate) const AUDITED_ARGUMENTS: [&str; 4] = ["path", "mode", "time", "userna
 
 /// A row of the table.
 pub(crate) struct Command<G: 'static> {
-    pub(crate) name: &'static str,
     pub(crate) run: Run<G>,
     /// Does it answer when it succeeds? (QAPI `success-response`)
     pub(crate) answers: bool,
@@ -248,76 +269,111 @@ pub(crate) struct Command<G: 'static> {
     pub(crate) audited: bool,
 }
 
-impl<G: Guest + 'static> Command<G> {
-    /// All commands of this agent: at most 64, one for each bit of [`Permissions`].
-    pub(crate) const TABLE: &'static [Command<G>] = &[
-        Command::now("guest-sync-delimited", sync::sync).delimited().while_frozen(),
-        Command::now("guest-sync", sync::sync).while_frozen(),
-        Command::now("guest-ping", sync::ping).while_frozen(),
-        #[cfg(not(feature = "minimal"))]
-        Command::now("guest-get-time", clock::get_time),
-        #[cfg(not(feature = "minimal"))]
-        Command::now("guest-set-time", clock::set_time).audited(),
-        Command::now("guest-info", info::info).while_frozen(),
-        #[cfg(not(feature = "minimal"))]
-        Command::later("guest-shutdown", shutdown::shutdown, shutdown::shutting_down).silent().audited(),
-        #[cfg(feature = "files")]
-        Command::now("guest-file-open", files::open).audited(),
-        #[cfg(feature = "files")]
-        Command::now("guest-file-close", files::close),
-        #[cfg(feature = "files")]
-        Command::now("guest-file-read", files::read),
-        #[cfg(feature = "files")]
-        Command::now("guest-file-write", files::write),
-        #[cfg(feature = "files")]
-        Command::now("guest-file-seek", files::seek),
-        #[cfg(feature = "files")]
-        Command::now("guest-file-flush", files::flush),
-        #[cfg(feature = "storage")]
-        Command::now("guest-fsfreeze-status", storage::freeze_status).while_frozen(),
-        #[cfg(feature = "storage")]
-        Command::later("guest-fsfreeze-freeze", storage::freeze, storage::settled).audited(),
-        #[cfg(feature = "storage")]
-        Command::later("guest-fsfreeze-freeze-list", storage::freeze_list, storage::settled).audited(),
-        #[cfg(feature = "storage")]
-        Command::later("guest-fsfreeze-thaw", storage::thaw, storage::settled).while_frozen().audited(),
-        #[cfg(feature = "storage")]
-        Command::later("guest-fstrim", storage::trim, storage::trimmed).audited(),
-        Command::later("guest-suspend-disk", power::suspend_disk, power::suspended).silent().audited(),
-        Command::later("guest-suspend-ram", power::suspend_ram, power::suspended).silent().audited(),
-        Command::later("guest-suspend-hybrid", power::suspend_hybrid, power::suspended).silent().audited(),
-        Command::now("guest-network-get-interfaces", network::interfaces),
-        #[cfg(feature = "storage")]
-        Command::now("guest-get-fsinfo", storage::file_systems),
-        #[cfg(feature = "exec")]
-        Command::now("guest-exec", exec::exec).audited(),
-        #[cfg(feature = "exec")]
-        Command::now("guest-exec-status", exec::status),
-        #[cfg(not(feature = "minimal"))]
-        Command::now("guest-get-host-name", system::host_name),
-        #[cfg(not(feature = "minimal"))]
-        Command::now("guest-get-users", system::users),
-        #[cfg(not(feature = "minimal"))]
-        Command::now("guest-get-timezone", clock::timezone),
-        #[cfg(not(feature = "minimal"))]
-        Command::now("guest-get-osinfo", system::os_info),
-        #[cfg(not(feature = "minimal"))]
-        Command::now("guest-get-load", system::load),
-    ];
+/// Makes the table and the text of its names, so that a name is no more than its letters in the file.
+macro_rules! table {
+    ($($(#[$condition:meta])* $name:literal => $row:expr,)*) => {
+        impl<G: Guest + 'static> Command<G> {
+            /// All commands of this agent: at most 64, one for each bit of [`Permissions`].
+            pub(crate) const TABLE: &'static [Command<G>] = &[$($(#[$condition])* $row,)*];
+        }
 
-    const fn now(name: &'static str, run: Start<G, ()>) -> Self {
-        Command { name, run: Run::Now(run), answers: true, delimited: false, while_frozen: false, audited: false }
+        /// Their names, in that order. They are in the file as [`NAMES`] only.
+        const ALL_NAMES: &[&str] = &[$($(#[$condition])* $name,)*];
+    };
+}
+
+table! {
+    "guest-sync-delimited" => Command::now(sync::sync).delimited().while_frozen(),
+    "guest-sync" => Command::now(sync::sync).while_frozen(),
+    "guest-ping" => Command::now(sync::ping).while_frozen(),
+    #[cfg(not(feature = "minimal"))]
+    "guest-get-time" => Command::now(clock::get_time),
+    #[cfg(not(feature = "minimal"))]
+    "guest-set-time" => Command::now(clock::set_time).audited(),
+    "guest-info" => Command::now(info::info).while_frozen(),
+    #[cfg(not(feature = "minimal"))]
+    "guest-shutdown" => Command::later(shutdown::shutdown, shutdown::shutting_down).silent().audited(),
+    #[cfg(feature = "files")]
+    "guest-file-open" => Command::now(files::open).audited(),
+    #[cfg(feature = "files")]
+    "guest-file-close" => Command::now(files::close),
+    #[cfg(feature = "files")]
+    "guest-file-read" => Command::now(files::read),
+    #[cfg(feature = "files")]
+    "guest-file-write" => Command::now(files::write),
+    #[cfg(feature = "files")]
+    "guest-file-seek" => Command::now(files::seek),
+    #[cfg(feature = "files")]
+    "guest-file-flush" => Command::now(files::flush),
+    #[cfg(feature = "storage")]
+    "guest-fsfreeze-status" => Command::now(storage::freeze_status).while_frozen(),
+    #[cfg(feature = "storage")]
+    "guest-fsfreeze-freeze" => Command::later(storage::freeze, storage::settled).audited(),
+    #[cfg(feature = "storage")]
+    "guest-fsfreeze-freeze-list" => Command::later(storage::freeze_list, storage::settled).audited(),
+    #[cfg(feature = "storage")]
+    "guest-fsfreeze-thaw" => Command::later(storage::thaw, storage::settled).while_frozen().audited(),
+    #[cfg(feature = "storage")]
+    "guest-fstrim" => Command::later(storage::trim, storage::trimmed).audited(),
+    "guest-suspend-disk" => Command::later(power::suspend_disk, power::suspended).silent().audited(),
+    "guest-suspend-ram" => Command::later(power::suspend_ram, power::suspended).silent().audited(),
+    "guest-suspend-hybrid" => Command::later(power::suspend_hybrid, power::suspended).silent().audited(),
+    "guest-network-get-interfaces" => Command::now(network::interfaces),
+    #[cfg(feature = "storage")]
+    "guest-get-fsinfo" => Command::now(storage::file_systems),
+    #[cfg(feature = "exec")]
+    "guest-exec" => Command::now(exec::exec).audited(),
+    #[cfg(feature = "exec")]
+    "guest-exec-status" => Command::now(exec::status),
+    #[cfg(not(feature = "minimal"))]
+    "guest-get-host-name" => Command::now(system::host_name),
+    #[cfg(not(feature = "minimal"))]
+    "guest-get-users" => Command::now(system::users),
+    #[cfg(not(feature = "minimal"))]
+    "guest-get-timezone" => Command::now(clock::timezone),
+    #[cfg(not(feature = "minimal"))]
+    "guest-get-osinfo" => Command::now(system::os_info),
+    #[cfg(not(feature = "minimal"))]
+    "guest-get-load" => Command::now(system::load),
+}
+
+/// The names of the rows, a line each.
+pub(crate) const NAMES: &[u8] = &JOINED_NAMES;
+
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "compile time")]
+const JOINED_BYTES: usize = {
+    let (mut len, mut row) = (0, 0);
+    while row < ALL_NAMES.len() {
+        len += ALL_NAMES[row].len() + 1;
+        row += 1;
+    }
+    len
+};
+
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "compile time")]
+const JOINED_NAMES: [u8; JOINED_BYTES] = {
+    let mut text = [b'\n'; JOINED_BYTES];
+    let (mut at, mut row) = (0, 0);
+    while row < ALL_NAMES.len() {
+        let name = ALL_NAMES[row].as_bytes();
+        let mut letter = 0;
+        while letter < name.len() {
+            text[at + letter] = name[letter];
+            letter += 1;
+        }
+        at += letter + 1;
+        row += 1;
+    }
+    text
+};
+
+impl<G> Command<G> {
+    const fn now(run: Start<G, ()>) -> Self {
+        Command { run: Run::Now(run), answers: true, delimited: false, while_frozen: false, audited: false }
     }
 
-    const fn later(name: &'static str, start: Start<G, Job>, finish: Finish<G>) -> Self {
-        Command {
-            name,
-            run: Run::Later(start, finish),
-            answers: true,
-            delimited: false,
-            while_frozen: false,
-            audited: false,
-        }
+    const fn later(start: Start<G, Job>, finish: Finish<G>) -> Self {
+        Command { run: Run::Later(start, finish), answers: true, delimited: false, while_frozen: false, audited: false }
     }
 
     /// Success sends nothing.

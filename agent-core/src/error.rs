@@ -278,8 +278,21 @@ pub fn errno_text(errno: Errno) -> &'static [u8] {
 }
 
 /// A line of a text, counted from 0.
-pub(crate) fn line(text: &'static [u8], number: usize) -> &'static [u8] {
-    text.split(|byte| *byte == b'\n').nth(number).unwrap_or_default()
+#[inline(never)]
+pub(crate) fn line(mut text: &'static [u8], number: usize) -> &'static [u8] {
+    for _ in 0..number {
+        first_line(&mut text);
+    }
+    first_line(&mut text)
+}
+
+/// Takes the first line off a text.
+#[inline(never)]
+pub(crate) fn first_line(text: &mut &'static [u8]) -> &'static [u8] {
+    let all = *text;
+    let len = all.iter().position(|byte| *byte == b'\n').unwrap_or(all.len());
+    *text = all.get(len.wrapping_add(1)..).unwrap_or_default();
+    all.get(..len).unwrap_or_default()
 }
 
 /// Bytes of `\uXXXX`.

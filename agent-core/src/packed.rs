@@ -7,17 +7,17 @@
 /// two letters, or two others, or one of either.
 #[rustfmt::skip]
 const PIECES: [&str; 158] = [
-    "  ", "   ", "    ", "      ", "        ", "              ", "                ", "      --", "  -", " in", "'%",
-    "'%'", "'%' ", "'%', ", ", ", ", --", ", not ", "--", "4 ", ": ", ": !", "; ", "In", "Invalid ", "Invalid p",
-    "No ", "a ", "ad", "ad ", "al", "all", "an", "ar", "ara", "arame", "arameter ", "are ", "as ", "at", "at ", "can",
-    "ce ", "ces", "ch", "con", "confi", "ct", "d ", "de", "de ", "dre", "e ", "ect", "ed", "ed ", "ed: ", "el", "em",
-    "en", "en ", "end", "ent ", "er", "er ", "es", "es ", "est", "est ", "ex", "exp", "expect", "expected: ", "fa",
-    "failed to ", "fi", "file", "file ", "for ", "fre", "gra", "gu", "has ", "ho", "ic", "id ", "il", "iled ",
-    "iled to ", "in", "in ", "ing", "ing ", "invalid ", "ire", "is ", "it", "it ", "ke", "le", "li", "lock", "man",
-    "mb", "mber ", "me", "mo", "mor", "mus", "ne", "nel", "no", "not ", "o ", "oc", "ock", "of", "of ", "on", "op",
-    "open ", "or", "or ", "ou", "out ", "ow", "pe ", "por", "pr", "pro", "qu", "ra", "re", "s ", "se", "ss", "st",
-    "st ", "str", "su", "t ", "ter ", "th", "the ", "the gu", "ther ", "ti", "tion", "tion ", "to", "to ", "un", "us",
-    "ut", "val", "valid ", "valu", "wh", "y ",
+    "  ", "    ", "      ", "        ", "              ", "                ", "      --", "  -", " in", " is ", " t",
+    " the ", " to ", "\":", "\":#", "\":#,\"", "\":#,\"t", "\":%", "\":%,\"", "'%", "'%'", ", ", ", --", ",\"", "--",
+    ": ", ": !", "; ", "No ", "a ", "ad", "al", "ame", "an", "ar", "arame", "are ", "as ", "at", "at ", "by", "can",
+    "ce ", "ces", "ch", "ck", "co", "con", "confi", "ct", "d ", "de", "de ", "do", "dres", "e ", "e t", "ed", "ed ",
+    "ed: ", "em", "en", "en ", "ent ", "er", "er ", "err", "ers", "es", "es ", "est", "est ", "ex", "expe", "expect",
+    "fa", "failed to ", "fi", "fil", "file ", "for ", "fre", "gu", "gum", "has ", "ho", "ic", "il", "iled",
+    "iled to ", "im", "in", "in ", "ing", "ing ", "invalid ", "ion", "is ", "ist", "it", "it ", "ke", "le", "lo",
+    "lock", "man", "mb", "mber ", "me", "mo", "mor", "mus", "name", "ne", "nel", "no", "not ", "o ", "of", "of ",
+    "on", "oo ", "op", "open ", "or", "or ", "ou", "pe", "pe ", "pro", "qu", "ra", "re", "res", "ro", "run", "s ",
+    "se", "so", "st", "st ", "str", "su", "t ", "t b", "ter", "th", "the ", "un", "us", "ut", "val", "vali", "valid ",
+    "valu", "x-", "y ", "{\"",
 ];
 
 /// A text, which must be ASCII, in its packed form: `&'static [u8]`.

@@ -142,15 +142,6 @@ pub fn c_string(value: &[u8]) -> Option<&CStr> {
     CStr::from_bytes_until_nul(value.strip_prefix(b"\"")?).ok()
 }
 
-/// The truth that this value is.
-pub(crate) fn boolean(value: &[u8]) -> Option<bool> {
-    match value.first() {
-        Some(b't') => Some(true),
-        Some(b'f') => Some(false),
-        _ => None,
-    }
-}
-
 /// No object may have two members of the same name: what the framer, which remembers no names, could not see.
 #[inline(never)]
 fn check_keys(frame: &[u8]) -> Option<Error<'_>> {

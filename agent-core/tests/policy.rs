@@ -39,7 +39,7 @@ fn enabled(host: &mut Host<'_>) -> Vec<(String, bool)> {
 #[test]
 fn a_command_that_is_not_allowed_is_disabled_and_said_to_be() {
     let mut host = Host::new();
-    host.agent.restrict(&|name| name != "guest-ping" && name != "guest-network-get-interfaces");
+    host.agent.restrict(&|name| name != b"guest-ping" && name != b"guest-network-get-interfaces");
     let refused = error("CommandNotFound", "Command guest-ping has been disabled: the command is not allowed");
     assert_eq!(host.send(PING.as_bytes()), refused.as_bytes());
     // Before its arguments are looked at.
@@ -61,7 +61,7 @@ fn what_changes_the_guest_is_audited_once_and_nothing_else_is() {
     // What is refused for its arguments shows with those that may be known.
     host.send(br#"{"execute":"guest-suspend-disk","arguments":{"time":-5,"password":"x","path":"\n\"","mode":""}}"#);
     assert_eq!(host.agent.guest.audits[1..], ["guest-suspend-disk \n\" -5"]);
-    host.agent.restrict(&|name| name != "guest-suspend-ram");
+    host.agent.restrict(&|name| name != b"guest-suspend-ram");
     host.send(br#"{"execute":"guest-suspend-ram"}"#);
     assert_eq!(host.agent.guest.audits.len(), 2);
 }

@@ -133,12 +133,7 @@ fn print(what: Name, options: &Options) {
     let out = &mut |text: &[u8]| sys::print(1, text);
     match what {
         Name::Version => out(VERSION_LINE.as_bytes()),
-        Name::BlockRpcs if FULL => {
-            for name in Agent::<LinuxGuest>::commands() {
-                out(name.as_bytes());
-                out(b"\n");
-            }
-        }
+        Name::BlockRpcs if FULL => out(Agent::<LinuxGuest>::commands()),
         Name::Limits if FULL => limits::print(out),
         Name::DumpConf if FULL => options.dump(out),
         _ => options::help(out),

@@ -9,8 +9,8 @@ use crate::packed;
 
 /// `guest-file-open`: `{"path": str, "mode"?: str}` → int, the handle
 pub(super) fn open<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
-    let path = call.string("path")?;
-    let mode = call.optional_string("mode")?.map_or(&b"r"[..], |mode| mode.to_bytes());
+    let path = call.string("path");
+    let mode = call.optional_string("mode").map_or(&b"r"[..], |mode| mode.to_bytes());
     call.no_more_arguments()?;
     let Some(known) = file_mode(mode) else {
         return Err(call.fail(Fault::FileMode, mode));
@@ -32,7 +32,7 @@ pub(super) fn open<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
 
 /// `guest-file-close`: `{"handle": int}` → `{}`
 pub(super) fn close<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
-    let handle = call.integer("handle")?;
+    let handle = call.integer("handle");
     open_handle(call, handle)?;
 
     call.guest.close_file(handle).map_err(|errno| call.fail_by(Fault::FileClose, errno))?;
@@ -43,7 +43,7 @@ pub(super) fn close<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
 ///
 /// Nothing is held back that could be flushed.
 pub(super) fn flush<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
-    let handle = call.integer("handle")?;
+    let handle = call.integer("handle");
     open_handle(call, handle)?;
     nothing(call)
 }
@@ -53,8 +53,8 @@ pub(super) fn flush<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
 /// Reads until there are so many bytes, the file ends, or there is nothing to read for now. A reply that would not fit
 /// into the spool is short.
 pub(super) fn read<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
-    let handle = call.integer("handle")?;
-    let count = call.optional_integer("count")?.unwrap_or(4096);
+    let handle = call.integer("handle");
+    let count = call.optional_integer("count").unwrap_or(4096);
     open_handle(call, handle)?;
     let count = checked_count(call, count, limits::FILE_READ_BYTES)?;
 
@@ -92,9 +92,9 @@ pub(super) fn read<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
 ///
 /// Writes as much as is possible now.
 pub(super) fn write<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
-    let handle = call.integer("handle")?;
-    let text = call.string("buf-b64")?;
-    let count = call.optional_integer("count")?;
+    let handle = call.integer("handle");
+    let text = call.string("buf-b64");
+    let count = call.optional_integer("count");
     open_handle(call, handle)?;
     let Some(mut data) = Decoder::new(text.to_bytes()) else {
         return Err(call.fail(Fault::Base64, &[]));
@@ -126,13 +126,16 @@ pub(super) fn write<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
 /// `guest-file-seek`: `{"handle": int, "offset": int, "whence": GuestFileWhence}` → `GuestFileSeek`
 pub(super) fn seek<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     const NAME: &str = "whence";
-    let handle = call.integer("handle")?;
-    let offset = call.integer("offset")?;
-    let value = call.value(NAME)?;
+    let handle = call.integer("handle");
+    let offset = call.integer("offset");
+    let value = call.value(NAME);
     let code = match value.first() {
-        Some(b'"') => call.word(NAME, value, &["set", "cur", "end"])?,
-        Some(b'-' | b'0'..=b'9') => call.number(NAME, value)?,
-        _ => return Err(call.not_an(NAME, b"GuestFileWhence")),
+        Some(b'"') => call.word(NAME, value, &["set", "cur", "end"]),
+        Some(b'-' | b'0'..=b'9') => call.number(NAME, value),
+        _ => {
+            call.not_an(NAME, b"GuestFileWhence");
+            0
+        }
     };
     open_handle(call, handle)?;
     let whence = match code {
@@ -153,7 +156,7 @@ pub(super) fn seek<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
 fn open_handle<G: Guest>(call: &mut Call<'_, G>, handle: i64) -> Result<()> {
     call.no_more_arguments()?;
     if !call.guest.has_file(handle) {
-        let shown = call.value("handle")?;
+        let shown = call.value("handle");
         return Err(call.fail(Fault::FileHandle, shown));
     }
     Ok(())
@@ -165,7 +168,7 @@ fn checked_count<G>(call: &mut Call<'_, G>, count: i64, most: usize) -> Result<u
     match usize::try_from(count) {
         Ok(count) if count <= most => Ok(count),
         _ => {
-            let shown = call.value("count")?;
+            let shown = call.value("count");
             Err(call.fail(Fault::FileCount, shown))
         }
     }

@@ -11,7 +11,7 @@ const MODES: [(&[u8], ShutdownMode); 3] =
 
 /// `guest-shutdown`: `{mode?: str}` → nothing
 pub(super) fn shutdown<G: Guest>(call: &mut Call<'_, G>) -> Result<Job> {
-    let mode = call.optional_string("mode")?.map_or(&b"powerdown"[..], |mode| mode.to_bytes());
+    let mode = call.optional_string("mode").map_or(&b"powerdown"[..], |mode| mode.to_bytes());
     call.no_more_arguments()?;
 
     let Some((_, mode)) = MODES.iter().find(|(name, _)| *name == mode) else {

@@ -2,7 +2,7 @@
 
 use super::{Call, Result};
 use crate::error::line;
-use crate::guest::{Guest, LOAD_SCALE, OsFact};
+use crate::guest::{Guest, LOAD_SCALE};
 use crate::packed;
 
 /// `guest-get-host-name`: `{}` → `GuestHostName`
@@ -34,23 +34,22 @@ pub(super) fn users<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
 /// `guest-get-osinfo`: `{}` → `GuestOSInfo`
 ///
 /// Members are missing that the distribution does not give.
+#[allow(clippy::as_conversions, reason = "the number of a variant without a payload")]
 pub(super) fn os_info<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {
     call.no_more_arguments()?;
 
     let reply = &mut call.reply;
     reply.known(b"{");
-    call.guest.os_info(&mut |fact, value| reply.texts(b"%:%", &[fact_name(fact), value]));
+    call.guest.os_info(&mut |fact, value| reply.text(line(FACTS, fact as usize), value));
     call.reply.known(b"}");
     Ok(())
 }
 
-#[allow(clippy::as_conversions, reason = "the number of a variant without a payload")]
-fn fact_name(fact: OsFact) -> &'static [u8] {
-    line(
-        b"kernel-release\nkernel-version\nmachine\nid\nname\npretty-name\nversion\nversion-id\nvariant\nvariant-id",
-        fact as usize,
-    )
-}
+/// The member that tells a fact, a line for each [`crate::guest::OsFact`].
+const FACTS: &[u8] = packed!(
+    "\"kernel-release\":%\n\"kernel-version\":%\n\"machine\":%\n\"id\":%\n\"name\":%\n\"pretty-name\":%\n\
+    \"version\":%\n\"version-id\":%\n\"variant\":%\n\"variant-id\":%"
+);
 
 /// `guest-get-load`: `{}` → `GuestLoadAverage`
 pub(super) fn load<G: Guest>(call: &mut Call<'_, G>) -> Result<()> {

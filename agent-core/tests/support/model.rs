@@ -53,7 +53,12 @@ pub fn answer(text: &[u8]) -> Option<Answer> {
         | "guest-suspend-ram"
         | "guest-suspend-hybrid" => &[],
         // It knows them, and this model does not.
-        name if agent_core::Agent::<super::FakeGuest>::commands().any(|known| known == name) => return None,
+        name if agent_core::Agent::<super::FakeGuest>::commands()
+            .split(|byte| *byte == b'\n')
+            .any(|known| known == name.as_bytes()) =>
+        {
+            return None;
+        }
         _ => {
             let text = format!("The command {command} has not been found");
             return Some(error("CommandNotFound", &text, id.as_ref()));

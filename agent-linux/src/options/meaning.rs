@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(options.max_request, 262_144);
         assert_eq!(options.state_dir(), c"/var/run");
         assert_eq!((options.freeze_hook, options.freeze_timeout_s), (None, 0));
-        assert!(options.allows("guest-exec"));
+        assert!(options.allows(b"guest-exec"));
         assert!(!options.ignores(b"eth0"));
     }
 

@@ -6,7 +6,7 @@
 use core::ffi::CStr;
 
 use crate::log::{Failed, fail, say};
-use crate::options::{HOOK, Name, Options, Value, find};
+use crate::options::{HOOK, Name, Options, Table, Value};
 use crate::sys;
 use agent_core::packed;
 
@@ -22,6 +22,7 @@ pub enum Action {
 /// Reads the words behind the program's name.
 #[inline(never)]
 pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>, options: &mut Options) -> Result<Action, Failed> {
+    let table = Table::unpacked();
     while let Some(word) = words.next() {
         let text = word.to_bytes();
         let is_long = text.starts_with(b"--");
@@ -41,7 +42,7 @@ pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>, options: &mut Optio
             if is_long {
                 end = text.iter().position(|byte| *byte == b'=').unwrap_or(text.len());
             }
-            let Some((option, kind)) = find(text.get(at..end).unwrap_or_default(), !is_long) else {
+            let Some((option, kind)) = table.find(text.get(at..end).unwrap_or_default(), !is_long) else {
                 break Some(packed!("unknown option '%', try --help"));
             };
             at = end;

@@ -13,7 +13,7 @@ use heapless::Vec;
 
 pub use dump::ESCAPES;
 pub use meaning::{Method, Peer, Place};
-pub use table::{Name, Value, find, help};
+pub use table::{Name, Table, Value};
 
 use crate::log::{Failed, fail};
 use crate::memory::CHANNELS;

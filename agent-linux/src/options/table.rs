@@ -143,63 +143,74 @@ pub struct Row<'t> {
     pub value: Value,
 }
 
-/// Goes through the options of this agent.
-#[inline(never)]
-pub fn each(row: &mut dyn FnMut(&Row<'_>)) {
-    let mut space = [0; TEXT.len()];
-    let mut rest = unpack_to(packed!(TEXT), &mut space);
-    for _ in 0..HEADING {
-        cut(&mut rest, b'\n');
-    }
-    for option in NAMES {
-        let [_, _, _, letter, _, _, _, _, name @ ..] = cut(&mut rest, b'\n') else {
-            continue;
-        };
-        let end = name.iter().position(|byte| matches!(byte, b'=' | b'[' | b' ')).unwrap_or(0);
-        let (name, behind) = name.split_at_checked(end).unwrap_or_default();
-        let value = match behind.first() {
-            Some(b'=') => Value::Mandatory,
-            Some(b'[') => Value::Optional,
-            _ => Value::None,
-        };
-        row(&Row { option: *option, letter: *letter, name, value });
-    }
-}
+/// The lines, unpacked. That takes a while: who looks up several options keeps it.
+pub struct Table([u8; TEXT.len()]);
 
-/// Finds an option, and how it takes a value: by its letter, by its long name, or by the beginning of one and only one.
-#[inline(never)]
-pub fn find(word: &[u8], is_letter: bool) -> Option<(Name, Value)> {
-    // Its name until QEMU 9. Where it still stands it must go on blocking.
-    let word = if FULL && word == b"blacklist" { b"block-rpcs" } else { word };
-    let mut found = None;
-    let mut beginnings = 0usize;
-    each(&mut |row| {
-        let exact = if is_letter { row.letter != b' ' && word == [row.letter] } else { word == row.name };
-        if exact {
-            beginnings = 0;
-        } else if is_letter || !row.name.starts_with(word) || found.is_some() && beginnings == 0 {
-            return;
-        } else {
-            beginnings = beginnings.wrapping_add(1);
+impl Table {
+    /// The options of this agent.
+    #[inline(never)]
+    pub fn unpacked() -> Self {
+        let mut table = Table([0; TEXT.len()]);
+        unpack_to(packed!(TEXT), &mut table.0);
+        table
+    }
+
+    /// Goes through the options.
+    #[inline(never)]
+    pub fn each(&self, row: &mut dyn FnMut(&Row<'_>)) {
+        let mut rest = self.0.as_slice();
+        for _ in 0..HEADING {
+            cut(&mut rest, b'\n');
         }
-        found = Some((row.option, row.value));
-    });
-    found.filter(|_| beginnings < 2)
-}
-
-/// Tells the text of `--help`.
-pub fn help(out: &mut dyn FnMut(&[u8])) {
-    let mut space = [0; TEXT.len()];
-    let text = unpack_to(packed!(TEXT), &mut space);
-    if FULL {
-        return out(text);
+        for option in NAMES {
+            let [_, _, _, letter, _, _, _, _, name @ ..] = cut(&mut rest, b'\n') else {
+                continue;
+            };
+            let end = name.iter().position(|byte| matches!(byte, b'=' | b'[' | b' ')).unwrap_or(0);
+            let (name, behind) = name.split_at_checked(end).unwrap_or_default();
+            let value = match behind.first() {
+                Some(b'=') => Value::Mandatory,
+                Some(b'[') => Value::Optional,
+                _ => Value::None,
+            };
+            row(&Row { option: *option, letter: *letter, name, value });
+        }
     }
-    let mut rest = text;
-    while !rest.is_empty() {
-        let line = cut(&mut rest, b'\n');
-        if !line.is_empty() {
-            out(line);
-            out(b"\n");
+
+    /// Finds an option, and how it takes a value: by its letter, by its long name, or by the beginning of one and only
+    /// one.
+    #[inline(never)]
+    pub fn find(&self, word: &[u8], is_letter: bool) -> Option<(Name, Value)> {
+        // Its name until QEMU 9. Where it still stands it must go on blocking.
+        let word = if FULL && word == b"blacklist" { b"block-rpcs" } else { word };
+        let mut found = None;
+        let mut beginnings = 0usize;
+        self.each(&mut |row| {
+            let exact = if is_letter { row.letter != b' ' && word == [row.letter] } else { word == row.name };
+            if exact {
+                beginnings = 0;
+            } else if is_letter || !row.name.starts_with(word) || found.is_some() && beginnings == 0 {
+                return;
+            } else {
+                beginnings = beginnings.wrapping_add(1);
+            }
+            found = Some((row.option, row.value));
+        });
+        found.filter(|_| beginnings < 2)
+    }
+
+    /// Tells the text of `--help`.
+    pub fn help(&self, out: &mut dyn FnMut(&[u8])) {
+        if FULL {
+            return out(&self.0);
+        }
+        let mut rest = self.0.as_slice();
+        while !rest.is_empty() {
+            let line = cut(&mut rest, b'\n');
+            if !line.is_empty() {
+                out(line);
+                out(b"\n");
+            }
         }
     }
 }
@@ -213,10 +224,11 @@ mod tests {
     #[test]
     fn every_option_is_found_by_its_names() {
         let mut count = 0;
-        each(&mut |row| {
-            assert_eq!(find(row.name, false), Some((row.option, row.value)), "{:?}", row.option);
+        let table = Table::unpacked();
+        table.each(&mut |row| {
+            assert_eq!(table.find(row.name, false), Some((row.option, row.value)), "{:?}", row.option);
             if row.letter != b' ' {
-                assert_eq!(find(&[row.letter], true), Some((row.option, row.value)), "{:?}", row.option);
+                assert_eq!(table.find(&[row.letter], true), Some((row.option, row.value)), "{:?}", row.option);
             }
             count += 1;
         });
@@ -225,21 +237,22 @@ mod tests {
 
     #[test]
     fn the_beginning_of_a_name_is_enough_where_it_leaves_no_doubt() {
-        assert_eq!(find(b"meth", false), Some((Name::Method, Value::Mandatory)));
-        assert_eq!(find(b"verb", false), Some((Name::Verbose, Value::None)));
-        assert_eq!(find(b"blacklist", false), find(b"block-rpcs", false));
+        let table = Table::unpacked();
+        assert_eq!(table.find(b"meth", false), Some((Name::Method, Value::Mandatory)));
+        assert_eq!(table.find(b"verb", false), Some((Name::Verbose, Value::None)));
+        assert_eq!(table.find(b"blacklist", false), table.find(b"block-rpcs", false));
         for word in [&b"ver"[..], b"", b" ", b"methods", b"m"] {
-            assert_eq!(find(word, false), None, "{word:?}");
+            assert_eq!(table.find(word, false), None, "{word:?}");
         }
         for letter in [&b" "[..], b"-", b"=", b"x"] {
-            assert_eq!(find(letter, true), None, "{letter:?}");
+            assert_eq!(table.find(letter, true), None, "{letter:?}");
         }
     }
 
     #[test]
     fn help_fits_on_a_terminal() {
         let mut text = std::vec::Vec::new();
-        help(&mut |piece| text.extend_from_slice(piece));
+        Table::unpacked().help(&mut |piece| text.extend_from_slice(piece));
         let text = String::from_utf8(text).unwrap();
         assert!(text.lines().all(|line| line.len() <= 108), "{text}");
         assert!(text.lines().skip(HEADING).all(|line| !line.is_empty()), "{text}");

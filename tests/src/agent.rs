@@ -5,6 +5,8 @@
 
 use std::env;
 use std::fs;
+use std::io::{Error, ErrorKind};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -267,6 +269,31 @@ pub fn run(command: &mut Command) -> Result<Output> {
         return Err(error.context(format!("{command:?}")));
     }
     Ok(child.wait_with_output()?)
+}
+
+/// Has a command inherit these descriptors, as numbers 3 and up.
+pub fn inherit(command: &mut Command, sockets: &[&dyn AsRawFd]) {
+    // Far above those they become.
+    let high: Vec<RawFd> = sockets.iter().map(|socket| dup_above(socket.as_raw_fd(), 100)).collect();
+    // SAFETY: between fork and exec only dup2(2) is called.
+    unsafe {
+        command.pre_exec(move || {
+            for (number, fd) in high.iter().enumerate() {
+                let number = RawFd::try_from(number).map_err(|_| ErrorKind::InvalidInput)?;
+                // The copy has no FD_CLOEXEC.
+                if nix::libc::dup2(*fd, 3 + number) < 0 {
+                    return Err(Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+/// A copy of a descriptor that no program inherits. It is left open: a test has few.
+fn dup_above(fd: RawFd, least: RawFd) -> RawFd {
+    // SAFETY: no memory is involved.
+    unsafe { nix::libc::fcntl(fd, nix::libc::F_DUPFD_CLOEXEC, least) }
 }
 
 /// Puts bounds on a command. It is killed when the thread that starts it ends.

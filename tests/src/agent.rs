@@ -21,9 +21,8 @@ use tempfile::TempDir;
 use crate::client::Client;
 use crate::{paths, wait_for};
 
-/// KiB of private memory, once files are open or programs have run: 32 as ever, and a page each for what is known of them
-/// and a deeper stack.
-pub const BUSY_KIB: u64 = 40;
+/// KiB of private memory, once files are open or programs have run: no more than before.
+pub const BUSY_KIB: u64 = 32;
 
 /// How long a start or an end may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,6 +1,7 @@
 //! The time of day, and the zone that people here read it in.
 
 use agent_core::guest::{Clock, ClockError};
+use rustix::fs::CWD;
 use rustix::io::Errno;
 
 use super::tzif::{self, Zone};
@@ -76,8 +77,7 @@ impl LinuxGuest {
             path = sys::join(space, &[folder, b"/", rule]);
         }
         let file = file.get_mut(..ZONE_FILE).unwrap_or_default();
-        let length = sys::read_file(path, file);
-        let mut zone = tzif::zone_at(file.get(..length).unwrap_or_default(), now_s);
+        let mut zone = tzif::zone_at(sys::read_at(CWD, path, file), now_s);
         if zone.is_none() {
             zone = tz_rule::zone_at(rule, now_s);
         }

@@ -20,7 +20,7 @@ use rustix::thread::{Timespec, nanosleep};
 
 use super::LinuxGuest;
 use super::job::{KILLED, Report, run};
-use super::mounts::{Mounts, Order, Refusal};
+use super::mounts::{self, Order, Refusal};
 use crate::channel::{NEVER, after_ms};
 use crate::daemon;
 use crate::log::{self, is_muted, mute, say};
@@ -260,14 +260,10 @@ impl Site {
         if report != 0 {
             return report;
         }
-        let mut mounts = match Mounts::read() {
-            Ok(mounts) => mounts,
-            Err(Errno(error)) => return failure(MOUNTS, error),
-        };
         // What happens from here on must be known to the agent's next life.
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let _ = self.state().folder().and_then(|folder| sys::open(folder.as_fd(), MARK, flags));
-        mounts.walk(Order::Freeze, &mut |mount| {
+        let walked = mounts::each(Order::Freeze, &mut |mount| {
             if report > COUNT || !wanted(mount.point) {
                 return;
             }
@@ -284,7 +280,10 @@ impl Site {
             let _ = write(file, mount.point.to_bytes());
             report = failure(kind, error);
         });
-        if report > COUNT {
+        if let Err(Errno(error)) = walked {
+            report = failure(MOUNTS, error);
+            self.unmark();
+        } else if report > COUNT {
             self.thaw(0);
         } else if report == 0 {
             self.unmark();
@@ -359,12 +358,12 @@ fn is_marked(folder: &OwnedFd) -> bool {
 #[inline(never)]
 fn thaw_all() -> Result<u32, Errno> {
     let mut count = 0_u32;
-    Mounts::read()?.walk(Order::Thaw, &mut |mount| {
+    mounts::each(Order::Thaw, &mut |mount| {
         // As often as it was frozen.
         let thaw = |_: &u32| mount.ask(OfFileSystem::THAW, &mut [0; 3]).is_ok();
         count = count.wrapping_add(u32::from((0..THAWS).take_while(thaw).count() > 0));
-    });
-    Ok(count)
+    })
+    .map(|()| count)
 }
 
 fn failure(kind: u8, number: u16) -> Report {

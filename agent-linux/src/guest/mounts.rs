@@ -68,6 +68,13 @@ impl<'m> Mount<'m> {
     }
 }
 
+/// Visits each of those that there are now.
+#[inline(never)]
+pub fn each(order: Order, visit: &mut dyn FnMut(&Mount<'_>)) -> Result<(), Errno> {
+    Mounts::read()?.walk(order, visit);
+    Ok(())
+}
+
 /// Which mount comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {

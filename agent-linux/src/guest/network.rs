@@ -193,12 +193,14 @@ pub fn parse_link(message: &[u8]) -> Option<(u32, Link<'_>)> {
     Some((u32_at(header, 4)?, Link { name, hardware_address, statistics }))
 }
 
+/// Where the counters stand there: what was sent right behind what was received.
+static PLACES: [u8; 8] = [2, 0, 4, 6, 3, 1, 5, 7];
+
 /// From `struct rtnl_link_stats64`: numbers of 64 bits, which are not aligned in a message.
 fn parse_statistics(value: &[u8]) -> Option<Statistics> {
-    // Where they stand there: received, and sent right behind each.
-    let mut numbers = [2, 0, 4, 6, 3, 1, 5, 7];
-    for number in &mut numbers {
-        *number = u64_at(value, usize::try_from(*number).unwrap_or(0).wrapping_mul(8))?;
+    let mut numbers = [0; 8];
+    for (number, place) in numbers.iter_mut().zip(&PLACES) {
+        *number = u64_at(value, usize::from(*place).wrapping_mul(8))?;
     }
     // And rx_missed_errors, as in /proc/net/dev.
     numbers[3] = numbers[3].wrapping_add(u64_at(value, 15 * 8)?);

@@ -39,8 +39,7 @@ fn open() -> Result<OwnedFd, Errno> {
 
 /// Does it show local time? The last line of `/etc/adjtime` (adjtime_config(5)) says so. The buffer is for that.
 pub fn is_local(buffer: &mut [u8]) -> bool {
-    let length = sys::read_file(c"/etc/adjtime", buffer);
-    buffer.get(..length).is_some_and(|text| text.ends_with(b"LOCAL\n"))
+    sys::read_at(CWD, c"/etc/adjtime", buffer).ends_with(b"LOCAL\n")
 }
 
 #[inline(never)]

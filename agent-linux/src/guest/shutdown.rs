@@ -8,7 +8,7 @@ use core::task::Poll;
 
 use agent_core::guest::{Errno, Job, Shutdown, ShutdownError, ShutdownMode};
 use linux_raw_sys::errno;
-use rustix::fs::{CWD, OFlags, readlinkat_raw, sync};
+use rustix::fs::{CWD, OFlags, sync};
 use rustix::io::write;
 use rustix::process::{Pid, getpid};
 use rustix::system::{RebootCommand, reboot};
@@ -154,8 +154,7 @@ fn tell(pipe: &CStr, bytes: &[u8]) -> bool {
 #[inline(never)]
 fn is_link_to(path: &CStr, name: &[u8]) -> bool {
     let mut space = [0; 128];
-    let length = readlinkat_raw(CWD, path, &mut space[..]).unwrap_or(0);
-    space.get(..length).is_some_and(|target| target.windows(name.len()).any(|part| part == name))
+    sys::read_link(CWD, path, &mut space).windows(name.len()).any(|part| part == name)
 }
 
 #[cfg(test)]

@@ -8,11 +8,11 @@ use core::task::Poll;
 use agent_core::guest::{Errno, Job, Trim, Trimmed};
 use linux_raw_sys::errno;
 use rustix::fd::OwnedFd;
-use rustix::io::{read, write};
+use rustix::io::write;
 
 use super::LinuxGuest;
 use super::job::{KILLED, Report};
-use super::mounts::{Mount, Mounts, Order, Refusal};
+use super::mounts::{self, Mount, Order, Refusal};
 use crate::sys::{self, OfFileSystem};
 
 /// The head of a record: what became of a file system, the smallest extent, and the length of its mount point, which
@@ -25,11 +25,10 @@ const NOT_OPENED: u64 = 2 << 32;
 
 impl Trim for LinuxGuest {
     fn trim(&mut self, minimum: u64) -> Result<Job, Errno> {
-        self.tables.jobs.start_telling(&mut |file| match Mounts::read() {
-            Ok(mut mounts) => {
-                mounts.walk(Order::Reverse, &mut |mount| trim(mount, minimum, file));
-                0
-            }
+        self.tables.jobs.start_telling(&mut |file| match mounts::each(Order::Reverse, &mut |mount| {
+            trim(mount, minimum, file)
+        }) {
+            Ok(()) => 0,
             Err(Errno(error)) => Report::from(error),
         })
     }
@@ -37,9 +36,7 @@ impl Trim for LinuxGuest {
     fn trimmed(&mut self, job: Job, each: &mut dyn FnMut(&[u8], Trimmed)) -> Poll<Result<(), Errno>> {
         self.tables.jobs.take(job).map(|(report, file)| match report {
             0 => {
-                while let Some((point, trimmed)) = record(&file, &mut self.buffers.0) {
-                    each(point, trimmed);
-                }
+                records(&file, &mut self.buffers.0, each);
                 Ok(())
             }
             KILLED => Err(sys::errno_of(errno::ECANCELED)),
@@ -65,20 +62,30 @@ fn trim(mount: &Mount<'_>, minimum: u64, file: &OwnedFd) {
     let _ = write(file, point);
 }
 
-/// The next record.
+/// Tells the records.
 #[inline(never)]
-fn record<'b>(file: &OwnedFd, buffer: &'b mut [u8]) -> Option<(&'b [u8], Trimmed)> {
+fn records(file: &OwnedFd, buffer: &mut [u8], each: &mut dyn FnMut(&[u8], Trimmed)) {
     let mut head: Head = [0; 4];
-    let read_head = read(file, sys::bytes_of(&mut head)).ok()?;
-    let [what, bytes, minimum, length] = head;
-    let point = buffer.get_mut(..usize::try_from(length).ok()?)?;
-    let read_point = read(file, &mut *point).ok()?;
-    let error = Errno(u16::try_from(what & 0xFFFF).ok()?);
-    let trimmed = match what & !0xFFFF {
-        0 => Trimmed::Bytes(bytes, minimum),
-        NOT_OPENED => Trimmed::NotOpened(error),
-        _ if [errno::ENOTTY, errno::EOPNOTSUPP].map(sys::errno_of).contains(&error) => Trimmed::Unsupported,
-        _ => Trimmed::Failed(error),
-    };
-    (read_head == size_of::<Head>() && read_point == point.len()).then_some((point, trimmed))
+    while sys::read(file, sys::bytes_of(&mut head)) == size_of::<Head>() {
+        let [what, bytes, minimum, length] = head;
+        let room = usize::try_from(length).ok().and_then(|length| buffer.get_mut(..length)).unwrap_or_default();
+        // What does not fit, or was not written, is the end.
+        if sys::read(file, room) != room.len() || room.is_empty() {
+            return;
+        }
+        let error = Errno(u16::try_from(what & 0xFFFF).unwrap_or(0));
+        each(
+            room,
+            match what & !0xFFFF {
+                0 => Trimmed::Bytes(bytes, minimum),
+                NOT_OPENED => Trimmed::NotOpened(error),
+                _ if matches!(error, ENOTTY | EOPNOTSUPP) => Trimmed::Unsupported,
+                _ => Trimmed::Failed(error),
+            },
+        );
+    }
 }
+
+/// What those say who cannot do it.
+const ENOTTY: Errno = sys::errno_of(errno::ENOTTY);
+const EOPNOTSUPP: Errno = sys::errno_of(errno::EOPNOTSUPP);

@@ -14,7 +14,7 @@ use super::calls::{self, Children};
 use super::text::{read_file, write_file};
 use super::words::Words;
 use super::{COMMAND_LINE, COMMAND_LINE_BYTES, failed};
-use crate::guest::mounts::{Mounts, Order};
+use crate::guest::mounts::{self, Order};
 use crate::log::say;
 use crate::sys;
 
@@ -70,11 +70,8 @@ fn wait_for_all(limit_ms: u64) {
 /// Writes what is not yet on disk, and closes the file systems on disks.
 fn settle() {
     sync();
-    let Ok(mut mounts) = Mounts::read() else {
-        return;
-    };
     // What was mounted last first: it may lie in a file on what was mounted before.
-    mounts.walk(Order::Reverse, &mut |mount| {
+    let _ = mounts::each(Order::Reverse, &mut |mount| {
         let _ = calls::mount(c"", mount.point, MS_REMOUNT | MS_RDONLY, c"");
         let _ = calls::unmount(mount.point);
     });

@@ -6,7 +6,7 @@
 use core::ffi::CStr;
 
 use crate::log::{Failed, fail, say};
-use crate::options::{HOOK, Name, Options, Table, Value};
+use crate::options::{HOOK, Name, Options, SPACE, Table, Value};
 use crate::sys;
 use agent_core::packed;
 
@@ -22,7 +22,8 @@ pub enum Action {
 /// Reads the words behind the program's name.
 #[inline(never)]
 pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>, options: &mut Options) -> Result<Action, Failed> {
-    let table = Table::unpacked();
+    let mut space = SPACE;
+    let table = Table::unpacked(&mut space);
     while let Some(word) = words.next() {
         let text = word.to_bytes();
         let is_long = text.starts_with(b"--");

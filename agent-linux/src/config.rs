@@ -9,7 +9,7 @@ use rustix::fs::{CWD, OFlags};
 use rustix::io::{Errno, read};
 
 use crate::log::{Failed, fail, say, why};
-use crate::options::{ESCAPES, Name, Options, Table, Value};
+use crate::options::{ESCAPES, Name, Options, SPACE, Table, Value};
 use crate::sys;
 
 /// Reads the file. It has to be there only if it is `required`. The options go on pointing into the lent memory, whose
@@ -78,7 +78,8 @@ pub(crate) fn parse(text: &'static mut [u8], options: &mut Options, pass_over: b
 #[inline(never)]
 pub(crate) fn set(key: &'static [u8], value: &'static CStr, options: &mut Options) -> Result<(), Failed> {
     // The one key that is not the name of its option, but begins it.
-    let Some((option, kind)) = Table::unpacked().find(key, false).filter(|found| found.0 < Name::Config) else {
+    let Some((option, kind)) = Table::unpacked(&mut { SPACE }).find(key, false).filter(|found| found.0 < Name::Config)
+    else {
         say(packed!("configuration: there is no key '%'"), &[key]);
         return Ok(());
     };

@@ -44,17 +44,17 @@ use crate::ready::{self, Ready};
 use crate::state::State;
 use crate::sys::Strings;
 
-/// What is kept for later, in static memory. What every agent touches is the head of the records, and in the
-/// page before it stands what else is small and touched.
+/// What is kept for later, in static memory. What is large, and mostly never touched, stands last: so all that is touched
+/// is on the same pages.
 #[repr(C)]
 pub struct Tables {
     /// For disks.
     disks: Disks,
-    /// The programs that hosts have started.
-    pub records: Records,
     /// The files that hosts have opened.
     handles: Handles,
     jobs: Jobs,
+    /// The programs that hosts have started.
+    pub records: Records,
     /// What it has to do if it is the first process. An `Option` of it would not be all zeros.
     pub init: Vec<Init, 1>,
 }

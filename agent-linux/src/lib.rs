@@ -136,7 +136,7 @@ fn print(what: Name, options: &Options) {
         Name::BlockRpcs if FULL => out(Agent::<LinuxGuest>::commands()),
         Name::Limits if FULL => limits::print(out),
         Name::DumpConf if FULL => options.dump(out),
-        _ => options::Table::unpacked().help(out),
+        _ => options::Table::unpacked(&mut { options::SPACE }).help(out),
     }
 }
 

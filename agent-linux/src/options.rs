@@ -13,7 +13,7 @@ use heapless::Vec;
 
 pub use dump::ESCAPES;
 pub use meaning::{Method, Peer, Place};
-pub use table::{Name, Table, Value};
+pub use table::{Name, SPACE, Table, Value};
 
 use crate::log::{Failed, fail};
 use crate::memory::CHANNELS;

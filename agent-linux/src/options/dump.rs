@@ -5,7 +5,7 @@
 use core::ffi::CStr;
 
 use super::meaning::METHODS;
-use super::table::{Table, Value};
+use super::table::{SPACE, Table, Value};
 use super::{Name, Options};
 
 impl Options {
@@ -14,7 +14,7 @@ impl Options {
     #[inline(never)]
     pub fn dump(&self, out: &mut dyn FnMut(&[u8])) {
         out(b"[general]\n");
-        Table::unpacked().each(&mut |row| {
+        Table::unpacked(&mut { SPACE }).each(&mut |row| {
             let place = self.channels.first();
             let value = match row.option {
                 Name::Method => {

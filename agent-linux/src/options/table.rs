@@ -144,21 +144,22 @@ pub struct Row<'t> {
 }
 
 /// The lines, unpacked. That takes a while: who looks up several options keeps it.
-pub struct Table([u8; TEXT.len()]);
+pub struct Table<'t>(&'t [u8]);
 
-impl Table {
-    /// The options of this agent.
+/// For the lines. Whoever looks them up has it: a copy would be another page of the stack.
+pub const SPACE: [u8; TEXT.len()] = [0; TEXT.len()];
+
+impl<'t> Table<'t> {
+    /// The options of this agent, in this space.
     #[inline(never)]
-    pub fn unpacked() -> Self {
-        let mut table = Table([0; TEXT.len()]);
-        unpack_to(packed!(TEXT), &mut table.0);
-        table
+    pub fn unpacked(space: &'t mut [u8]) -> Self {
+        Table(unpack_to(packed!(TEXT), space))
     }
 
     /// Goes through the options.
     #[inline(never)]
     pub fn each(&self, row: &mut dyn FnMut(&Row<'_>)) {
-        let mut rest = self.0.as_slice();
+        let mut rest = self.0;
         for _ in 0..HEADING {
             cut(&mut rest, b'\n');
         }
@@ -202,9 +203,9 @@ impl Table {
     /// Tells the text of `--help`.
     pub fn help(&self, out: &mut dyn FnMut(&[u8])) {
         if FULL {
-            return out(&self.0);
+            return out(self.0);
         }
-        let mut rest = self.0.as_slice();
+        let mut rest = self.0;
         while !rest.is_empty() {
             let line = cut(&mut rest, b'\n');
             if !line.is_empty() {
@@ -224,7 +225,8 @@ mod tests {
     #[test]
     fn every_option_is_found_by_its_names() {
         let mut count = 0;
-        let table = Table::unpacked();
+        let mut space = SPACE;
+        let table = Table::unpacked(&mut space);
         table.each(&mut |row| {
             assert_eq!(table.find(row.name, false), Some((row.option, row.value)), "{:?}", row.option);
             if row.letter != b' ' {
@@ -237,7 +239,8 @@ mod tests {
 
     #[test]
     fn the_beginning_of_a_name_is_enough_where_it_leaves_no_doubt() {
-        let table = Table::unpacked();
+        let mut space = SPACE;
+        let table = Table::unpacked(&mut space);
         assert_eq!(table.find(b"meth", false), Some((Name::Method, Value::Mandatory)));
         assert_eq!(table.find(b"verb", false), Some((Name::Verbose, Value::None)));
         assert_eq!(table.find(b"blacklist", false), table.find(b"block-rpcs", false));
@@ -252,7 +255,7 @@ mod tests {
     #[test]
     fn help_fits_on_a_terminal() {
         let mut text = std::vec::Vec::new();
-        Table::unpacked().help(&mut |piece| text.extend_from_slice(piece));
+        Table::unpacked(&mut { SPACE }).help(&mut |piece| text.extend_from_slice(piece));
         let text = String::from_utf8(text).unwrap();
         assert!(text.lines().all(|line| line.len() <= 108), "{text}");
         assert!(text.lines().skip(HEADING).all(|line| !line.is_empty()), "{text}");

@@ -91,7 +91,7 @@ impl Reply<'_> {
             if matches!(byte, b'!' | b'#' | b'%' | b'&') {
                 each(self, byte);
             } else {
-                self.part(&[byte]);
+                self.byte(byte);
             }
         }
         self.comma = !matches!(last, b'{' | b'[' | b':');
@@ -101,7 +101,7 @@ impl Reply<'_> {
     #[inline(never)]
     fn separate(&mut self) {
         if self.comma {
-            self.part(b",");
+            self.byte(b',');
         }
         self.comma = true;
     }
@@ -113,7 +113,7 @@ impl Reply<'_> {
     pub fn integer(&mut self, value: i64) {
         self.separate();
         if value < 0 {
-            self.part(b"-");
+            self.byte(b'-');
         }
         self.part_number(value.unsigned_abs());
     }
@@ -124,7 +124,7 @@ impl Reply<'_> {
     pub fn decimal(&mut self, mut value: u64, unit: u64) {
         for place in 0..=20 {
             if place == 1 {
-                self.part(b".");
+                self.byte(b'.');
             }
             let digits = value.checked_div(unit).unwrap_or(0);
             self.part_number(digits);
@@ -149,13 +149,13 @@ impl Reply<'_> {
     #[inline(never)]
     pub fn open_string(&mut self) {
         self.separate();
-        self.part(b"\"");
+        self.byte(b'"');
     }
 
     /// Ends the string.
     #[inline(never)]
     pub fn close_string(&mut self) {
-        self.part(b"\"");
+        self.byte(b'"');
     }
 
     /// A part of a string: a number.
@@ -173,7 +173,7 @@ impl Reply<'_> {
             let high = value >> place.wrapping_mul(4);
             if high > 0 || place < digits {
                 let digit = high.to_le_bytes()[0] & 0xF;
-                self.part(&[digit.wrapping_add(if digit < 10 { b'0' } else { a.wrapping_sub(10) })]);
+                self.byte(digit.wrapping_add(if digit < 10 { b'0' } else { a.wrapping_sub(10) }));
             }
         }
     }
@@ -204,7 +204,7 @@ impl Reply<'_> {
     #[inline(never)]
     pub fn part_packed(&mut self, text: &[u8]) {
         for byte in unpack(text) {
-            self.part(&[byte]);
+            self.byte(byte);
         }
     }
 
@@ -263,6 +263,18 @@ impl Reply<'_> {
     /// The free part of the buffer: for anything, until the next part is written.
     pub fn scratch(&mut self) -> &mut [u8] {
         self.buffer.get_mut(self.outbox.len..).unwrap_or_default()
+    }
+
+    /// A part of a string, or of anything: this very byte.
+    #[inline(never)]
+    pub fn byte(&mut self, byte: u8) {
+        match self.buffer.get_mut(self.outbox.len) {
+            Some(place) => {
+                *place = byte;
+                self.outbox.len = self.outbox.len.wrapping_add(1);
+            }
+            None => self.part(&[byte]),
+        }
     }
 
     /// A part of a string, or of anything: these very bytes.

@@ -142,7 +142,7 @@ fn ipv6(reply: &mut Reply<'_>, ip: Ipv6Addr) {
             continue;
         }
         if at > 0 && at != end {
-            reply.part(b":");
+            reply.byte(b':');
         }
         if dotted && at == 6 {
             let [.., a, b, c, d] = octets;

@@ -18,7 +18,7 @@ impl Reply<'_> {
     pub(crate) fn begin(&mut self, delimited: bool) {
         self.delimited = delimited;
         if delimited {
-            self.part(b"\xFF");
+            self.byte(0xFF);
         }
         self.known(packed!("{\"return\":"));
     }
@@ -105,7 +105,7 @@ impl Reply<'_> {
                 self.string(string);
                 value = rest;
             } else {
-                self.part(&[*byte]);
+                self.byte(*byte);
                 value = value.get(1..).unwrap_or_default();
             }
         }

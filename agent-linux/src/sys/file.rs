@@ -76,7 +76,8 @@ pub fn list(folder: BorrowedFd<'_>, path: &CStr, each: &mut dyn FnMut(BorrowedFd
         return;
     };
     let folder = folder.as_fd();
-    let mut space = [0_u8; 1024];
+    // More than the longest name takes.
+    let mut space = [0_u8; 512];
     loop {
         // SAFETY: the space is writable for the call.
         let read = unsafe {

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use transfer::{Effort, is_hung_up};
 
 use crate::guest::LinuxGuest;
-use crate::log::{INFO, say, tell, why};
+use crate::log::{INFO, say_of, say_why, tell};
 use crate::memory::{ChannelMemory, INPUT};
 use crate::options::{FULL, Method, Name, Options, Peer, Place};
 use crate::spool::Spool;
@@ -127,13 +127,13 @@ impl Channel {
         match open_line(&self.place) {
             Ok(opened) => self.take(opened),
             Err(Errno::BUSY) => {
-                say(packed!("% is held by another process: waiting for it"), &[self.place.path.to_bytes()]);
+                say_of(packed!("% is held by another process: waiting for it"), self.path());
                 let absent = Absent::new(self.place.path)?;
                 absent.watch_closing(self.place.path);
                 self.line = Line::Absent(absent);
             }
             Err(error) if self.retry => {
-                say(packed!("%: !: waiting for it"), &[self.place.path.to_bytes(), why(sys::errno(error))]);
+                say_why(packed!("%: !: waiting for it"), self.path(), error);
                 self.watch_for_device();
             }
             Err(error) => return Err(error),

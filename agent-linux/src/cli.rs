@@ -5,7 +5,7 @@
 
 use core::ffi::CStr;
 
-use crate::log::{Failed, fail, say};
+use crate::log::{Failed, say_of};
 use crate::options::{HOOK, Name, Options, SPACE, Table, Value};
 use crate::sys;
 use agent_core::packed;
@@ -31,7 +31,7 @@ pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>, options: &mut Optio
         if !text.starts_with(b"-") || text == b"-" {
             // The reference goes on without a word. An empty one is what systemd makes of an empty `${VARIABLE}`.
             if !text.is_empty() && !options.is_configured {
-                say(packed!("unexpected argument '%'"), &[text]);
+                say_of(packed!("unexpected argument '%'"), text);
             }
             continue;
         }
@@ -73,7 +73,7 @@ pub fn parse(words: &mut dyn Iterator<Item = &'static CStr>, options: &mut Optio
             }
         };
         if let Some(form) = wrong {
-            return Err(fail(form, &[text]));
+            return Err(say_of(form, text));
         }
     }
     Ok(Action::Go)

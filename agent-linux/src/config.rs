@@ -8,7 +8,7 @@ use agent_core::packed;
 use rustix::fs::{CWD, OFlags};
 use rustix::io::{Errno, read};
 
-use crate::log::{Failed, fail, say, why};
+use crate::log::{Failed, say, say_of, say_why};
 use crate::options::{ESCAPES, Name, Options, SPACE, Table, Value};
 use crate::sys;
 
@@ -36,9 +36,7 @@ pub fn load(
     match read {
         Ok(len) => parse(space.get_mut(..=len).unwrap_or_default(), options, false),
         Err(Errno::NOENT) if !required => Ok(()),
-        Err(error) => {
-            Err(fail(packed!("cannot read the configuration '%': !"), &[path.to_bytes(), why(sys::errno(error))]))
-        }
+        Err(error) => Err(say_why(packed!("cannot read the configuration '%': !"), path.to_bytes(), error)),
     }
 }
 
@@ -61,7 +59,7 @@ pub(crate) fn parse(text: &'static mut [u8], options: &mut Options, pass_over: b
             continue;
         }
         let result = if value.is_empty() || is_general.is_none() {
-            Err(fail(packed!("configuration: '%' is neither a group nor a key with its value in one"), &[key]))
+            Err(say_of(packed!("configuration: '%' is neither a group nor a key with its value in one"), key))
         } else if is_general == Some(true) {
             set(key, unescape(value), options)
         } else {
@@ -80,7 +78,7 @@ pub(crate) fn set(key: &'static [u8], value: &'static CStr, options: &mut Option
     // The one key that is not the name of its option, but begins it.
     let Some((option, kind)) = Table::unpacked(&mut { SPACE }).find(key, false).filter(|found| found.0 < Name::Config)
     else {
-        say(packed!("configuration: there is no key '%'"), &[key]);
+        say_of(packed!("configuration: there is no key '%'"), key);
         return Ok(());
     };
     let mut value = value;
@@ -88,7 +86,7 @@ pub(crate) fn set(key: &'static [u8], value: &'static CStr, options: &mut Option
         value = match value.to_bytes().trim_ascii_end() {
             [b't', b'r', b'u', b'e'] | [b'1'] => c"true",
             [b'f', b'a', b'l', b's', b'e'] | [b'0'] => c"false",
-            word => return Err(fail(packed!("configuration: % is either true or false, not '%'"), &[key, word])),
+            word => return Err(say(packed!("configuration: % is either true or false, not '%'"), &[key, word])),
         };
     }
     options.give(option, value)

@@ -11,7 +11,7 @@ use rustix::process::{chdir, getpid, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::event_loop::block_signals;
-use crate::log::{Failed, fail, why};
+use crate::log::{Failed, say_of, say_why};
 use crate::options::Options;
 use crate::sys;
 use crate::text::decimal;
@@ -32,7 +32,7 @@ pub fn detach() -> rustix::io::Result<bool> {
     let child = unsafe { sys::fork() }?;
     if child > 0 {
         // Complete before the parent ends: that is what an init system waits for.
-        write_pid(child);
+        write_pid(sys::wide(child));
         return Ok(false);
     }
     sys::become_agent();
@@ -62,8 +62,8 @@ pub fn take_pid_file(options: &Options) -> Result<(), Failed> {
             mem::forget(file);
             Ok(())
         }
-        Ok(_) => Err(fail(packed!("pid file '%': another agent is running"), &[path.to_bytes()])),
-        Err(error) => Err(fail(b"pid file '%': !", &[path.to_bytes(), why(sys::errno(error))])),
+        Ok(_) => Err(say_of(packed!("pid file '%': another agent is running"), path.to_bytes())),
+        Err(error) => Err(say_why(b"pid file '%': !", path.to_bytes(), error)),
     }
 }
 

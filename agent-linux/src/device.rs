@@ -5,7 +5,7 @@ use core::ffi::CStr;
 
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, OFlags};
-use rustix::io::{Errno, read};
+use rustix::io::Errno;
 
 use crate::sys::{self, PATH};
 
@@ -34,7 +34,7 @@ fn holds(folder: BorrowedFd<'_>, path: &[&[u8]], line: &[u8]) -> bool {
         return false;
     };
     let mut text = [0; 128];
-    let len = read(&file, text.as_mut_slice()).unwrap_or(0);
+    let len = sys::read(&file, &mut text);
     // The kernel ends it with a newline.
     len.checked_sub(1).and_then(|end| text.get(..end)) == Some(line)
 }

@@ -1,7 +1,6 @@
 //! The loop: one thread, one `epoll(7)`, woken by channels, signals, the output of programs and nothing else.
 
 use agent_core::Agent;
-use agent_core::guest::Errno;
 use linux_raw_sys::general as kernel;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
@@ -10,6 +9,7 @@ use crate::channel::{Channel, NEVER};
 use crate::guest::reseed::EVENTS;
 use crate::guest::{LinuxGuest, freeze};
 use crate::init::Init;
+use crate::log::{Failed, failed};
 use crate::options::FULL;
 use crate::sys::{self, SignalSet};
 
@@ -38,9 +38,9 @@ pub fn block_signals(is_first: bool) {
 }
 
 /// Serves the channels. Returns when a signal says so, or with what could not be waited for and why.
-pub fn run(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel]) -> Result<(), (&'static [u8], Errno)> {
+pub fn run(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel]) -> Result<(), Failed> {
     let mut what = SELF;
-    serve(agent, channels, &mut what).map_err(|error| (what, sys::errno(error)))
+    serve(agent, channels, &mut what).map_err(|error| failed(what, error))
 }
 
 /// The same. `what` is changed to what could not be waited for.

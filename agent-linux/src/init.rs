@@ -26,13 +26,14 @@ use rustix::fs::{AtFlags, CWD, OFlags, statat};
 use rustix::process::getpid;
 
 use crate::channel::NEVER;
-use crate::log::{say, why};
+use crate::log::failed;
 use crate::memory;
 use crate::options::{Name, Options};
 use crate::sys::{self, SignalSet, Strings};
 
 use calls::{Arguments, Children};
 use devices::Devices;
+use words::Words;
 
 /// The kernel's command line.
 const COMMAND_LINE: &CStr = c"/proc/cmdline";
@@ -105,10 +106,11 @@ pub fn bring_up(
     init.on_exit = options.on_exit;
     init.grace_s = u64::try_from(options.grace_s).unwrap_or(0);
     modules::load(scratch);
-    let mut no_resume = false;
-    each_word(b"noresume", scratch, &mut |_| no_resume = true);
-    if !no_resume {
-        each_word(b"resume=", scratch, &mut |device| resume::resume(device, &init.devices));
+    if command_line(scratch).next_with(b"noresume").is_none() {
+        let mut words = command_line(scratch);
+        while let Some(device) = words.next_with(b"resume=") {
+            resume::resume(device, &init.devices);
+        }
     }
     if let Some(program) = options.word(Name::Handoff)
         && handoff::hand_off(program, environment)
@@ -121,7 +123,10 @@ pub fn bring_up(
     mounts::mount(mounts::PROGRAMS);
     text::write_file(c"/sys/devices/system/memory/auto_online_blocks", b"online");
     address::set_loopback();
-    each_word(b"ip=", scratch, &mut |value| address::set(value, &init.devices));
+    let mut words = command_line(scratch);
+    while let Some(value) = words.next_with(b"ip=") {
+        address::set(value, &init.devices);
+    }
     let name = match options.word(Name::Hostname) {
         Some(name) => name.to_bytes(),
         None => text::read_file(c"/etc/hostname", scratch).strip_suffix(b"\0").unwrap_or_default().trim_ascii(),
@@ -241,21 +246,8 @@ pub fn pause() {
     calls::wait(None, 1000);
 }
 
-/// Hands on what follows these bytes in each word of the kernel's command line that begins so.
+/// The words of the kernel's command line.
 #[inline(never)]
-fn each_word(prefix: &[u8], scratch: &mut [u8], each: &mut dyn FnMut(&CStr)) {
-    for word in words::Words::new(text::read_file(COMMAND_LINE, scratch)) {
-        if word == c"--" {
-            break;
-        }
-        if word.to_bytes().starts_with(prefix) {
-            each(sys::tail(word, prefix.len()));
-        }
-    }
-}
-
-/// Says what failed and why.
-#[inline(never)]
-fn failed(what: &[u8], error: rustix::io::Errno) {
-    say(b"%: !", &[what, why(sys::errno(error))]);
+fn command_line(scratch: &mut [u8]) -> Words<'_> {
+    Words::new(text::read_file(COMMAND_LINE, scratch))
 }

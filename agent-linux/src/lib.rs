@@ -41,17 +41,16 @@ pub mod sys;
 mod testing;
 pub mod text;
 
-use core::mem::ManuallyDrop;
+use core::mem::{self, ManuallyDrop};
 
 use agent_core::Agent;
-use agent_core::guest::Errno;
 use heapless::Vec;
 
 use channel::Channel;
 use cli::Action;
 use guest::files::DESCRIPTORS;
 use guest::{LinuxGuest, Tables, freeze};
-use log::{Failed, fail, why};
+use log::{Failed, failed};
 use memory::{All, CHANNELS, ChannelMemory, Memory};
 use options::{FULL, Method, Name, Options};
 use sys::Strings;
@@ -130,7 +129,9 @@ fn read(
 /// Prints what this option is about.
 #[inline(never)]
 fn print(what: Name, options: &Options) {
-    let out = &mut |text: &[u8]| sys::print(1, text);
+    let out = &mut |text: &[u8]| {
+        sys::print(1, text);
+    };
     match what {
         Name::Version => out(VERSION_LINE.as_bytes()),
         Name::BlockRpcs if FULL => out(Agent::<LinuxGuest>::commands()),
@@ -166,7 +167,7 @@ fn serve(
     // Where something fails from here on the process ends, which closes more than drops would, in fewer bytes.
     let mut log = None;
     if let Some(path) = options.log_file().filter(|_| !frozen && !is_first) {
-        log = Some(ManuallyDrop::new(log::open(path).map_err(|error| failure(path.to_bytes(), sys::errno(error)))?));
+        log = Some(ManuallyDrop::new(log::open(path).map_err(|error| failed(path.to_bytes(), error))?));
     }
     if daemonize && !frozen {
         daemon::take_pid_file(options)?;
@@ -176,7 +177,7 @@ fn serve(
         match daemon::detach() {
             Ok(true) => {}
             Ok(false) => return Ok(()),
-            Err(error) => opened = Err(failure(b"fork", sys::errno(error))),
+            Err(error) => opened = Err(failed(b"fork", error)),
         }
     }
     opened.inspect_err(|_| daemon::remove_pid_file(options))?;
@@ -199,7 +200,7 @@ fn serve(
     }
     let mut end;
     loop {
-        end = event_loop::run(&mut agent, channels).map_err(|(what, error)| failure(what, error));
+        end = event_loop::run(&mut agent, channels);
         if end.is_ok() || !is_first {
             break;
         }
@@ -225,17 +226,14 @@ fn open(
     is_first: bool,
 ) -> Result<(), Failed> {
     for (place, memory) in options.channels.iter().zip(memory) {
-        let mut channel = ManuallyDrop::new(Channel::new(place, channels.len(), options, memory));
-        if let Err(error) = channel.open()
+        // There is room for as many as there may be places.
+        let _ = channels.push(Channel::new(place, channels.len(), options, memory)).map_err(mem::forget);
+        if let Some(channel) = channels.last_mut()
+            && let Err(error) = channel.open()
             && !is_first
         {
-            return Err(failure(place.path.to_bytes(), sys::errno(error)));
+            return Err(failed(place.path.to_bytes(), error));
         }
-        let _ = channels.push(ManuallyDrop::into_inner(channel));
     }
     Ok(())
-}
-
-fn failure(what: &[u8], error: Errno) -> Failed {
-    fail(b"%: !", &[what, why(error)])
 }

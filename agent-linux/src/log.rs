@@ -50,11 +50,6 @@ pub fn is_muted() -> bool {
     MUTED.load(Ordering::Relaxed)
 }
 
-/// Says that something is not as it should be; see [`tell`].
-pub fn say(form: &[u8], words: &[&[u8]]) {
-    tell(WARNING, form, words);
-}
-
 /// Says that a host wants a command, the first word, and with what: at most four more.
 pub fn audit(words: &[&[u8]]) {
     // As much of it as there are words.
@@ -66,12 +61,30 @@ pub fn audit(words: &[&[u8]]) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failed;
 
-/// Says why something did not work, as [`say`] does. An error with its words would be too large to be handed from
+/// Says that something is not as it should be; see [`tell`]. An error with its words would be too large to be handed from
 /// function to function.
 #[inline(never)]
-pub fn fail(form: &[u8], words: &[&[u8]]) -> Failed {
-    say(form, words);
+pub fn say(form: &[u8], words: &[&[u8]]) -> Failed {
+    tell(WARNING, form, words);
     Failed
+}
+
+/// The same with one word.
+#[inline(never)]
+pub fn say_of(form: &[u8], word: &[u8]) -> Failed {
+    say(form, &[word])
+}
+
+/// The same with a word and with what the kernel found wrong.
+#[inline(never)]
+pub fn say_why(form: &[u8], word: &[u8], error: rustix::io::Errno) -> Failed {
+    say(form, &[word, why(sys::errno(error))])
+}
+
+/// The same with nothing else.
+#[inline(never)]
+pub fn failed(what: &[u8], error: rustix::io::Errno) -> Failed {
+    say_why(b"%: !", what, error)
 }
 
 /// Says something in one line. In its form, which may be packed, `%` stands for the next word and `!` for one of our own,

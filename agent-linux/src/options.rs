@@ -15,7 +15,7 @@ pub use dump::ESCAPES;
 pub use meaning::{Method, Peer, Place};
 pub use table::{Name, SPACE, Table, Value};
 
-use crate::log::{Failed, fail};
+use crate::log::{Failed, say_of};
 use crate::memory::CHANNELS;
 use crate::ready::Ready;
 
@@ -81,7 +81,7 @@ impl Options {
     /// Notes an option and its value. That of an option without one is `true` or `false`.
     #[inline(never)]
     pub fn give(&mut self, name: Name, value: &'static CStr) -> Result<(), Failed> {
-        self.given.push((name, value)).map_err(|_| fail(packed!("too many options: '%'"), &[value.to_bytes()]))
+        self.given.push((name, value)).map_err(|_| say_of(packed!("too many options: '%'"), value.to_bytes()))
     }
 
     /// What has been given stood in the configuration; what follows does not.

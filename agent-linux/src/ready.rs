@@ -2,11 +2,12 @@
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, OFlags};
-use rustix::io::{Result, write};
-use rustix::net::{SocketFlags, connect};
+use rustix::io::Result;
+use rustix::net::SocketFlags;
 
 use crate::channel::vsock;
 use crate::sys;
+use crate::sys::socket::connect;
 use crate::sys::vsock::{Address, HOST, stream_socket};
 
 /// What is said.
@@ -43,13 +44,13 @@ pub fn tell(ready: Ready) {
         Ready::Vsock(port) => connected(port),
     };
     if let Ok(to) = to {
-        let _ = write(&to, LINE);
+        sys::write(&to, LINE);
     }
 }
 
 fn connected(port: u32) -> Result<OwnedFd> {
     let socket = stream_socket(SocketFlags::empty())?;
-    connect(&socket, &Address::new(HOST, port))?;
+    connect(&socket, Address::new(HOST, port).bytes())?;
     Ok(socket)
 }
 

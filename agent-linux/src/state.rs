@@ -9,9 +9,9 @@ use core::ffi::CStr;
 use agent_core::packed;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fchmod, mkdirat, renameat, unlinkat};
-use rustix::io::{Errno, read, write};
+use rustix::io::Errno;
 
-use crate::log::{say, why};
+use crate::log::say_why;
 use crate::sys;
 use crate::text::{self, decimal};
 
@@ -87,7 +87,7 @@ impl State {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
             self.next = match sys::open(folder.as_fd(), FILE, flags) {
                 Ok(file) => {
-                    let length = read(&file, &mut space)?;
+                    let length = sys::read(&file, &mut space);
                     number(space.get(..length).unwrap_or_default()).ok_or(Errno::INVAL)?
                 }
                 Err(Errno::NOENT) => FIRST,
@@ -102,7 +102,7 @@ impl State {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let file = sys::open(folder.as_fd(), NEW_FILE, flags)?;
         fchmod(&file, Mode::from_raw_mode(0o600))?;
-        if write(&file, text)? != text.len() {
+        if !sys::write(&file, text) {
             return Err(Errno::NOSPC);
         }
         renameat(&folder, NEW_FILE, &folder, FILE)
@@ -110,7 +110,7 @@ impl State {
 
     fn warn(&mut self, error: Errno) {
         if !self.warned {
-            say(packed!("nothing can be kept in '%': !"), &[self.folder.to_bytes(), why(sys::errno(error))]);
+            say_why(packed!("nothing can be kept in '%': !"), self.folder.to_bytes(), error);
             self.warned = true;
         }
     }

@@ -6,7 +6,7 @@ use core::ffi::CStr;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
-use rustix::io::{Errno, read};
+use rustix::io::Errno;
 
 use super::{Channel, Line, NEVER, RETRY_MS, after_ms, open_line};
 use crate::sys::{self, PATH};
@@ -64,7 +64,7 @@ impl Absent {
     #[inline(never)]
     pub(super) fn woken(&mut self) {
         let mut events = [0; 512];
-        while matches!(read(&self.watch, &mut events), Ok(1..)) {}
+        while sys::read(&self.watch, &mut events) > 0 {}
         self.delay_ms = FIRST_MS;
     }
 

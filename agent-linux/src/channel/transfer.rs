@@ -167,7 +167,7 @@ impl Channel {
         };
         for _ in 0..LEFTOVER_READS {
             // The next one may have come meanwhile, and its bytes are its own.
-            if !is_hung_up(stream.as_fd()) || !matches!(read(stream, &mut self.input[..]), Ok(1..)) {
+            if !is_hung_up(stream.as_fd()) || sys::read(stream, &mut self.input[..]) == 0 {
                 break;
             }
         }

@@ -2,12 +2,15 @@
 
 use core::ffi::CStr;
 
+use linux_raw_sys::general as kernel;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, statat, unlinkat};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::net::{accept_with, bind, connect, listen as start_listening, socket_with};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{accept_with, listen as start_listening, socket_with};
 use rustix::process::umask;
+
+use crate::sys::socket::{UnixAddress, bind, connect};
 
 /// Hosts that may wait. The kernel lets one more connect.
 const BACKLOG: i32 = 1;
@@ -16,19 +19,19 @@ const BACKLOG: i32 = 1;
 /// one that is in use, or anything else that stands there, is left alone.
 #[inline(never)]
 pub(super) fn listen(path: &CStr) -> Result<OwnedFd, Errno> {
-    let address = SocketAddrUnix::new(path)?;
+    let address = UnixAddress::new(path)?;
     let listener = stream_socket()?;
-    match bind_privately(&listener, &address) {
+    match bind_privately(&listener, address.bytes()) {
         Err(Errno::ADDRINUSE) => {
             let found = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
-            if FileType::from_raw_mode(found.st_mode) != FileType::Socket {
+            if found.st_mode & kernel::S_IFMT != kernel::S_IFSOCK {
                 return Err(Errno::EXIST);
             }
-            if connect(stream_socket()?, &address) != Err(Errno::CONNREFUSED) {
+            if connect(&stream_socket()?, address.bytes()) != Err(Errno::CONNREFUSED) {
                 return Err(Errno::ADDRINUSE);
             }
             unlinkat(CWD, path, AtFlags::empty())?;
-            bind_privately(&listener, &address)?;
+            bind_privately(&listener, address.bytes())?;
         }
         result => result?,
     }
@@ -47,7 +50,8 @@ fn stream_socket() -> Result<OwnedFd, Errno> {
 }
 
 /// The socket must not be open to others even for a moment, so its mode comes from the umask.
-fn bind_privately(listener: impl AsFd, address: &SocketAddrUnix) -> Result<(), Errno> {
+#[inline(never)]
+fn bind_privately(listener: &OwnedFd, address: &[u8]) -> Result<(), Errno> {
     let before = umask(Mode::from_raw_mode(0o177));
     let bound = bind(listener, address);
     umask(before);

@@ -5,10 +5,11 @@
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, bind, listen as start_listening};
+use rustix::net::{SocketFlags, listen as start_listening};
 
 use super::unix;
 use crate::options::Peer;
+use crate::sys::socket::bind;
 use crate::sys::vsock::{Address, HOST, peer, stream_socket};
 use crate::text;
 
@@ -22,7 +23,7 @@ const UNPRIVILEGED: u32 = 1024;
 pub(super) fn listen(address: &[u8]) -> Result<OwnedFd, Errno> {
     let address = parse(address).ok_or(Errno::INVAL)?;
     let listener = stream_socket(SocketFlags::NONBLOCK)?;
-    bind(&listener, &address)?;
+    bind(&listener, address.bytes())?;
     start_listening(&listener, BACKLOG)?;
     Ok(listener)
 }

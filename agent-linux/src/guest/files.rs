@@ -88,7 +88,7 @@ impl Files for LinuxGuest {
             Whence::Current => 1,
             Whence::End => 2,
         };
-        sys::lseek(self.tables.handles.file(handle)?, offset, whence).map_err(sys::errno)
+        sys::lseek(&self.tables.handles.file(handle)?, offset, whence).map_err(sys::errno)
     }
 }
 

@@ -10,6 +10,7 @@ use core::mem;
 use core::task::Poll;
 
 use agent_core::guest::{Errno, Freeze, FreezeError, Job};
+use agent_core::packed;
 use linux_raw_sys::errno;
 use linux_raw_sys::general::SIGKILL;
 use rustix::fd::{AsFd, OwnedFd};
@@ -102,7 +103,7 @@ impl Freezer {
 impl LinuxGuest {
     /// An agent before this one has left something frozen: see [`was_frozen`].
     pub fn start_frozen(&mut self) {
-        say(b"file systems are frozen since before the agent started: waiting for a thaw", &[]);
+        say(packed!("file systems are frozen since before the agent started: waiting for a thaw"), &[]);
         self.set_frozen(true);
         self.freezer.files_missing = true;
     }
@@ -125,7 +126,7 @@ impl LinuxGuest {
             }
         }
         if mem::take(&mut freezer.overdue) {
-            say(b"file systems were frozen for too long: thawed", &[]);
+            say(packed!("file systems were frozen for too long: thawed"), &[]);
         }
     }
 

@@ -64,7 +64,7 @@ impl Jobs {
         }
         // Nobody lives to see it come round.
         self.last = self.last.wrapping_add(1);
-        *slot = Slot { job: self.last, worker, file: Some(file) };
+        *slot = Slot { job: self.last, worker: sys::wide(worker), file: Some(file) };
         Ok(Job(self.last))
     }
 
@@ -171,7 +171,7 @@ pub fn run(become_it: &mut dyn FnMut()) -> u8 {
         sys::exit(NOT_RUN);
     }
     let mut status = 0;
-    if sys::wait(child, &mut status) == 0 {
+    if sys::wait(sys::wide(child), &mut status) == 0 {
         return NOT_RUN;
     }
     // The signal that killed it, and its exit status (wait(2)).

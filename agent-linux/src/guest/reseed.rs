@@ -73,7 +73,8 @@ impl LinuxGuest {
             return;
         }
         if let Err(error) = draw(None) {
-            return say(packed!("cannot reseed: !"), &[why(sys::errno(error))]);
+            say(packed!("cannot reseed: !"), &[why(sys::errno(error))]);
+            return;
         }
         self.start_worker(&mut || {
             let mut entropy = Entropy::zeros();

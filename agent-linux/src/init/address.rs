@@ -15,9 +15,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::calls::{self, Interface};
 use super::devices::Devices;
-use super::failed;
 use crate::guest::netlink::u32_at;
-use crate::log::say;
+use crate::log::{failed, say_of};
 use crate::sys::{self, PATH, join};
 
 /// What `ip=` says.
@@ -46,7 +45,8 @@ pub(super) fn set(value: &CStr, devices: &Devices) {
     }
     let mut setting = Setting::default();
     if parse(value, &mut setting).is_none() {
-        return say(packed!("ip=%: not understood; only static addresses are set"), &[value]);
+        say_of(packed!("ip=%: not understood; only static addresses are set"), value);
+        return;
     }
     if !setting.host_name.is_empty() {
         let _ = calls::set_host_name(setting.host_name);
@@ -273,9 +273,9 @@ fn change(kind: [u16; 2], body: &[[u8; 4]], attributes: &[(u16, &[u8])]) -> Resu
     // struct nlmsghdr, then struct nlmsgerr: a negated errno, and the message.
     read(&socket, &mut message.bytes)?;
     let error = u32_at(&message.bytes, 16).unwrap_or(0).cast_signed();
-    match sys::checked(isize::try_from(error).unwrap_or(0)) {
+    match sys::done(isize::try_from(error).unwrap_or(0)) {
         Err(Errno::EXIST) => Ok(()),
-        result => result.map(drop),
+        result => result,
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketType, socket};
 
 use crate::arch::{syscall3, syscall5};
 use crate::guest::exec::launch;
-use crate::sys::{self, PATH, checked, raw, wide};
+use crate::sys::{self, PATH, done, raw, wide};
 
 /// What became of the children of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,13 +58,13 @@ pub(super) fn mount(kind: &CStr, path: &CStr, flags: u32, data: &CStr) -> Result
         let (path, data) = (path.as_ptr().expose_provenance(), data.as_ptr().expose_provenance());
         syscall5(kernel::__NR_mount, kind, path, kind, wide(flags), data)
     };
-    checked(result).map(drop)
+    done(result)
 }
 
 /// Unmounts what is mounted here: `umount2(2)`.
 pub(super) fn unmount(path: &CStr) -> Result<()> {
     // SAFETY: a readable string.
-    checked(unsafe { syscall3(kernel::__NR_umount2, path.as_ptr().expose_provenance(), 0, 0) }).map(drop)
+    done(unsafe { syscall3(kernel::__NR_umount2, path.as_ptr().expose_provenance(), 0, 0) })
 }
 
 /// Loads a kernel module, with its parameters: `finit_module(2)`.
@@ -74,20 +74,20 @@ pub(super) fn load_module(file: &OwnedFd, parameters: &CStr, flags: u32) -> Resu
         let parameters = parameters.as_ptr().expose_provenance();
         syscall3(kernel::__NR_finit_module, raw(file), parameters, wide(flags))
     };
-    checked(result).map(drop)
+    done(result)
 }
 
 /// Sets the name of this host: `sethostname(2)`.
 pub(super) fn set_host_name(name: &[u8]) -> Result<()> {
     // SAFETY: the name is readable for the call.
-    checked(unsafe { syscall3(kernel::__NR_sethostname, name.as_ptr().expose_provenance(), name.len(), 0) }).map(drop)
+    done(unsafe { syscall3(kernel::__NR_sethostname, name.as_ptr().expose_provenance(), name.len(), 0) })
 }
 
 /// Ends the machine, or says what a Ctrl-Alt-Del does: `reboot(2)`.
 pub(super) fn reboot(command: u32) -> Result<()> {
     let (first, second) = (wide(kernel::LINUX_REBOOT_MAGIC1), wide(kernel::LINUX_REBOOT_MAGIC2));
     // SAFETY: no memory is involved.
-    checked(unsafe { syscall3(kernel::__NR_reboot, first, second, wide(command)) }).map(drop)
+    done(unsafe { syscall3(kernel::__NR_reboot, first, second, wide(command)) })
 }
 
 /// What an interface is called, or which number it has.

@@ -5,12 +5,11 @@ use core::ffi::CStr;
 
 use agent_core::packed;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::io::read;
 
 use super::calls;
 use super::text::write_file;
 use crate::guest::reseed::kernel_events;
-use crate::log::say;
+use crate::log::say_of;
 use crate::sys::{self, PATH, join};
 
 /// How long a device is waited for.
@@ -48,7 +47,7 @@ impl Devices {
             return;
         };
         let mut event = [0; EVENT];
-        while let Ok(1..) = read(socket, &mut event) {
+        while sys::read(socket, &mut event) > 0 {
             if let Some(path) = switch(&event, &mut [0; PATH]) {
                 write_file(path, b"1");
             }
@@ -67,12 +66,12 @@ impl Devices {
             }
             let past_ms = sys::monotonic_ms().wrapping_sub(start_ms);
             if past_ms >= PATIENCE_MS {
-                say(packed!("% is still missing: going on without it"), &[what]);
+                say_of(packed!("% is still missing: going on without it"), what);
                 return false;
             }
             if past_ms >= limit_ms {
                 limit_ms = PATIENCE_MS;
-                say(packed!("waiting for %"), &[what]);
+                say_of(packed!("waiting for %"), what);
             }
             // With nothing to listen to, it only sleeps.
             let wait_ms = if self.socket.is_some() { limit_ms.saturating_sub(past_ms) } else { BLIND_MS };

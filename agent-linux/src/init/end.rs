@@ -8,14 +8,13 @@ use linux_raw_sys::general::{
     self as kernel, LINUX_REBOOT_CMD_HALT, LINUX_REBOOT_CMD_POWER_OFF, LINUX_REBOOT_CMD_RESTART, MS_RDONLY, MS_REMOUNT,
 };
 use rustix::fs::{CWD, OFlags, sync};
-use rustix::io::{Errno, read};
+use rustix::io::Errno;
 
 use super::calls::{self, Children};
-use super::text::{read_file, write_file};
-use super::words::Words;
-use super::{COMMAND_LINE, COMMAND_LINE_BYTES, failed};
+use super::text::write_file;
+use super::{COMMAND_LINE_BYTES, command_line};
 use crate::guest::mounts::{self, Order};
-use crate::log::say;
+use crate::log::{failed, say};
 use crate::sys;
 
 /// How long killed processes may take to be gone.
@@ -98,14 +97,12 @@ fn decide(how: ShutdownMode) -> u32 {
 /// table FADT (ACPI specification, "Fixed ACPI Description Table Fixed Feature Flags").
 fn is_reduced() -> bool {
     let mut table = [0; 116];
-    let table = sys::open(CWD, c"/sys/firmware/acpi/tables/FACP", OFlags::RDONLY)
-        .and_then(|file| read(&file, &mut table).map(|_| table))
-        .unwrap_or([0; 116]);
+    sys::read_file(c"/sys/firmware/acpi/tables/FACP", &mut table);
     table.get(114).is_some_and(|byte| byte & 0x10 != 0)
 }
 
 /// Does the command line say how to reset?
 fn is_told() -> bool {
     let mut space = [0; COMMAND_LINE_BYTES];
-    Words::new(read_file(COMMAND_LINE, &mut space)).any(|word| word.to_bytes().starts_with(b"reboot="))
+    command_line(&mut space).next_with(b"reboot=").is_some()
 }

@@ -8,7 +8,7 @@ use core::ptr;
 use linux_raw_sys::general::SIGKILL;
 use rustix::process::setsid;
 
-use super::failed;
+use crate::log::failed;
 use crate::sys::{self, Strings};
 
 /// Executes the program as the first process. True in the process that goes on as an ordinary agent; false if the program
@@ -28,7 +28,7 @@ pub(super) fn hand_off(program: &'static CStr, environment: Strings<'static>) ->
             let error = unsafe { sys::execve_words(program, words.as_ptr(), environment.array()) };
             failed(program.to_bytes(), error);
             if let Ok(child) = child {
-                sys::kill(child, SIGKILL);
+                sys::kill(sys::wide(child), SIGKILL);
             }
             false
         }

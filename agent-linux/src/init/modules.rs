@@ -6,9 +6,10 @@ use core::ffi::CStr;
 use rustix::fs::{CWD, OFlags};
 use rustix::io::Errno;
 
+use super::calls;
 use super::text::read_file;
 use super::words::Words;
-use super::{calls, failed};
+use crate::log::failed;
 use crate::sys;
 
 /// A line is the path of a module and its parameters. `#` begins a comment.
@@ -36,7 +37,9 @@ pub(super) fn load(space: &mut [u8]) {
         let file = sys::open(CWD, sys::join(&mut [0; sys::PATH], &[path]), OFlags::RDONLY);
         match file.and_then(|file| calls::load_module(&file, parameters, flags)) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => failed(path, error),
+            Err(error) => {
+                failed(path, error);
+            }
         }
     }
 }
@@ -47,11 +50,8 @@ fn collect<'a>(path: &[u8], given: &[u8], command_line: &mut [u8], space: &'a mu
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let end = name.iter().position(|byte| *byte == b'.').unwrap_or(name.len());
     let mut length = add(given, space);
-    for word in Words::new(command_line) {
-        let word = word.to_bytes();
-        if word == b"--" {
-            break;
-        }
+    let mut words = Words::new(command_line);
+    while let Some(word) = words.next_with(b"").map(CStr::to_bytes) {
         // In names of modules `-` and `_` are the same.
         let is_same = |(one, other): (&u8, &u8)| one == other || matches!((one, other), (b'-', b'_') | (b'_', b'-'));
         if let Some((before, [b'.', parameter @ ..])) = word.split_at_checked(end)

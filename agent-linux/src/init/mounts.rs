@@ -5,7 +5,8 @@ use core::ffi::CStr;
 use linux_raw_sys::general::{MS_NODEV, MS_NOSUID};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, mkdirat, statat, symlinkat};
 
-use super::{calls, failed};
+use super::calls;
+use crate::log::failed;
 use crate::sys;
 
 /// What the agent itself needs: folders, the file systems that belong there, and their options.

@@ -6,9 +6,10 @@ use rustix::fs::{CWD, OFlags};
 use rustix::io::Result;
 use rustix::process::setsid;
 
+use super::CONSOLE;
 use super::calls::{self, Arguments};
-use super::{CONSOLE, failed};
 use crate::guest::job;
+use crate::log::failed;
 use crate::log::say;
 use crate::sys::{self, SignalSet};
 use crate::text::decimal;
@@ -20,7 +21,7 @@ pub(super) fn start(arguments: &mut Arguments) -> Result<usize> {
     if process == 0 {
         become_program(arguments);
     }
-    Ok(process)
+    Ok(sys::wide(process))
 }
 
 /// In a session of its own, which the console controls, and with nothing else of the agent's.

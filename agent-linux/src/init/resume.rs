@@ -8,7 +8,7 @@ use core::ffi::CStr;
 
 use super::devices::Devices;
 use super::text::write_file;
-use crate::log::say;
+use crate::log::say_of;
 use crate::sys::{self, PATH, join};
 use agent_core::packed;
 
@@ -31,6 +31,6 @@ pub(super) fn resume(device: &CStr, devices: &Devices) {
         number = text.get(..length).unwrap_or_default();
     }
     if !write_file(c"/sys/power/resume", number) {
-        say(packed!("the kernel cannot resume from %"), &[device.to_bytes()]);
+        say_of(packed!("the kernel cannot resume from %"), device.to_bytes());
     }
 }

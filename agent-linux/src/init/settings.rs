@@ -9,6 +9,7 @@ use super::calls::Arguments;
 use super::text::read_file;
 use super::words::Words;
 use crate::options::{Name, Options};
+use crate::text::until;
 use crate::{cli, config, sys};
 
 /// The file: the same keys as in the configuration of an agent that is not the first process.
@@ -30,17 +31,13 @@ pub(super) fn read(space: &'static mut [u8], options: &mut Options, program: &mu
 
     let (text, space) = read_static(COMMAND_LINE, space);
     let mut words = Words::new(text);
-    for word in words.by_ref() {
-        let bytes = word.to_bytes();
-        if bytes == b"--" {
-            break;
+    while let Some(setting) = words.next_with(PREFIX) {
+        let key = until(setting.to_bytes(), b'=');
+        let mut value = c"true";
+        if key.len() < setting.count_bytes() {
+            value = sys::tail(setting, key.len().wrapping_add(1));
         }
-        if let Some(setting) = bytes.strip_prefix(PREFIX) {
-            let end = setting.iter().position(|byte| *byte == b'=');
-            let key = setting.get(..end.unwrap_or(setting.len())).unwrap_or_default();
-            let value = end.map_or(c"true", |end| sys::tail(word, end.wrapping_add(PREFIX.len()).wrapping_add(1)));
-            let _ = config::set(key, value, options);
-        }
+        let _ = config::set(key, value, options);
     }
     let mut ours = Ours { words: &mut words, ended: false };
     while !ours.ended {
@@ -52,12 +49,9 @@ pub(super) fn read(space: &'static mut [u8], options: &mut Options, program: &mu
     program.push_all(&mut Ours { words: &mut words, ended: false });
     if program.program().is_empty()
         && let Some(text) = options.word(Name::Exec)
-        && let Some(copy) = space.get_mut(..=text.count_bytes())
     {
-        for (place, byte) in copy.iter_mut().zip(text.to_bytes_with_nul()) {
-            *place = *byte;
-        }
-        program.push_all(&mut Words::new(copy));
+        sys::join(space, &[text.to_bytes()]);
+        program.push_all(&mut Words::new(space));
     }
 }
 

@@ -3,7 +3,6 @@
 use core::ffi::CStr;
 
 use rustix::fs::{CWD, OFlags};
-use rustix::io::write;
 
 use crate::sys;
 
@@ -21,7 +20,7 @@ pub(super) fn read_file<'a>(path: &CStr, space: &'a mut [u8]) -> &'a mut [u8] {
 /// Writes a word to a file of the kernel's. Whether that worked.
 #[inline(never)]
 pub(super) fn write_file(path: &CStr, word: &[u8]) -> bool {
-    sys::open(CWD, path, OFlags::WRONLY).is_ok_and(|file| write(&file, word).is_ok())
+    sys::open(CWD, path, OFlags::WRONLY).is_ok_and(|file| sys::write(&file, word))
 }
 
 #[cfg(test)]

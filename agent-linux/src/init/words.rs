@@ -7,6 +7,8 @@
 use core::ffi::CStr;
 use core::mem;
 
+use crate::sys;
+
 /// The words of a text that ends in a zero byte.
 pub(super) struct Words<'a> {
     rest: &'a mut [u8],
@@ -16,6 +18,20 @@ impl<'a> Words<'a> {
     /// The words of this text.
     pub(super) fn new(text: &'a mut [u8]) -> Self {
         Words { rest: text }
+    }
+
+    /// What follows these bytes in the next word that begins with them. `--` is the end.
+    #[inline(never)]
+    pub(super) fn next_with(&mut self, prefix: &[u8]) -> Option<&'a CStr> {
+        loop {
+            let word = self.next()?;
+            if word == c"--" {
+                return None;
+            }
+            if word.to_bytes().starts_with(prefix) {
+                return Some(sys::tail(word, prefix.len()));
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use agent_core::packed;
 
 use super::{FULL, Name, Options};
 use crate::channel::vsock;
-use crate::log::{Failed, fail};
+use crate::log::{Failed, say, say_of};
 use crate::memory::CHANNELS;
 use crate::ready::Ready;
 use crate::sys::Strings;
@@ -110,7 +110,7 @@ impl Options {
             let word = |name| self.last(name).unwrap_or_default().to_bytes();
             let (peer, ready) = (Peer::named(word(Name::VsockPeer)), Ready::at(word(Name::Ready)));
             let (Some(peer), Some(ready)) = (peer, ready) else {
-                return Err(fail(packed!("unknown value of --vsock-peer or --ready, try --help"), &[]));
+                return Err(say(packed!("unknown value of --vsock-peer or --ready, try --help"), &[]));
             };
             (self.vsock_peer, self.ready) = (peer, ready);
         }
@@ -124,7 +124,7 @@ impl Options {
             let wanted = self.last(Name::OnExit).unwrap_or(c"poweroff").to_bytes();
             let mut words = ON_EXIT.split(|byte| *byte == b' ');
             let Some(on_exit) = words.position(|word| word == wanted) else {
-                return Err(fail(packed!("--on-exit must be one of %, not '%'"), &[ON_EXIT, wanted]));
+                return Err(say(packed!("--on-exit must be one of %, not '%'"), &[ON_EXIT, wanted]));
             };
             self.on_exit = on_exit;
         }
@@ -143,8 +143,10 @@ impl Options {
                 }
             } else if name == Name::Method {
                 let Some(found) = METHODS.iter().find(|(name, ..)| *name == value.to_bytes()) else {
-                    let form = b"unknown method '%': it must be virtio-serial, isa-serial, unix-listen or vsock-listen";
-                    return Err(fail(form, &[value.to_bytes()]));
+                    let form = packed!(
+                        "unknown method '%': it must be virtio-serial, isa-serial, unix-listen or vsock-listen"
+                    );
+                    return Err(say_of(form, value.to_bytes()));
                 };
                 if number < self.configured {
                     method = found;
@@ -159,7 +161,7 @@ impl Options {
         }
         for Place { method, path } in &self.channels {
             if path.is_empty() || FULL && *method == Method::VsockListen && vsock::parse(path.to_bytes()).is_none() {
-                return Err(fail(packed!("method 'unix-listen' needs -p PATH, 'vsock-listen' -p CID:PORT"), &[]));
+                return Err(say(packed!("method 'unix-listen' needs -p PATH, 'vsock-listen' -p CID:PORT"), &[]));
             }
         }
         Ok(())
@@ -170,8 +172,13 @@ impl Options {
     pub fn finish_without_what_is_wrong(&mut self) {
         while self.finish().is_err() {
             let wrong = self.checked;
-            // A path is nothing without its method.
-            self.given.retain(|(name, _)| *name != wrong && (wrong != Name::Method || *name != Name::Path));
+            for (name, _) in &mut self.given {
+                // A path is nothing without its method.
+                if *name == wrong || wrong == Name::Method && *name == Name::Path {
+                    // Nobody asks for this one.
+                    *name = Name::Help;
+                }
+            }
         }
     }
 
@@ -180,7 +187,7 @@ impl Options {
     fn open(&mut self, method: &(&'static [u8], Method, &'static CStr), path: &'static CStr) -> Result<(), Failed> {
         let path = if path.is_empty() { method.2 } else { path };
         let pushed = self.channels.push(Place { method: method.1, path });
-        pushed.map_err(|_| fail(packed!("too many channels: '%'"), &[method.0]))
+        pushed.map_err(|_| say_of(packed!("too many channels: '%'"), method.0))
     }
 
     /// The number that an option was given, within its bounds, or else with this to say about it; 0 if it was not given.
@@ -192,7 +199,7 @@ impl Options {
         };
         let digits = digits.to_bytes();
         let number = usize::try_from(text::number(digits, u64::MAX)).unwrap_or(0);
-        if number < least || number > most { Err(fail(form, &[digits])) } else { Ok(number) }
+        if number < least || number > most { Err(say_of(form, digits)) } else { Ok(number) }
     }
 
     /// Sockets that were passed to this process take the place of all channels.

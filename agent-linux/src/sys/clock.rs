@@ -3,9 +3,9 @@
 //! It knows numbers, and neither days nor zones.
 
 use linux_raw_sys::{general as kernel, ioctl};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsRawFd, OwnedFd};
 
-use super::{checked, raw, wide};
+use super::{done, raw, wide};
 use crate::arch::syscall3;
 
 /// Milliseconds of a clock that never jumps: `clock_gettime(2)` with `CLOCK_MONOTONIC`.
@@ -22,7 +22,7 @@ pub fn realtime() -> [i64; 2] {
 }
 
 /// The same of a device that is a clock: what the first lines of `clock_getres(2)` call dynamic. Zeros if it is none.
-pub fn device_clock(device: impl AsFd) -> [i64; 2] {
+pub fn device_clock(device: &impl AsRawFd) -> [i64; 2] {
     let [a, b, c, d, ..] = raw(device).to_le_bytes();
     clock(!u32::from_le_bytes([a, b, c, d]) << 3 | 3) // FD_TO_CLOCKID, CLOCKFD
 }
@@ -40,13 +40,12 @@ fn clock(clock: u32) -> [i64; 2] {
 pub fn set_realtime(time: [i64; 2]) -> rustix::io::Result<()> {
     let time = (&raw const time).expose_provenance();
     // SAFETY: the structure is readable for the call.
-    checked(unsafe { syscall3(kernel::__NR_clock_settime, wide(kernel::CLOCK_REALTIME), time, 0) }).map(drop)
+    done(unsafe { syscall3(kernel::__NR_clock_settime, wide(kernel::CLOCK_REALTIME), time, 0) })
 }
 
 /// Reads or writes, by `RTC_RD_TIME` or `RTC_SET_TIME` of `ioctl(2)`, the nine numbers of a `struct rtc_time` (rtc(4)).
 pub fn rtc(device: &OwnedFd, write: bool, time: &mut [i32; 9]) -> rustix::io::Result<()> {
     let request = wide(if write { ioctl::RTC_SET_TIME } else { ioctl::RTC_RD_TIME });
     // SAFETY: the structure is readable and writable for the call.
-    checked(unsafe { syscall3(kernel::__NR_ioctl, raw(device), request, time.as_mut_ptr().expose_provenance()) })
-        .map(drop)
+    done(unsafe { syscall3(kernel::__NR_ioctl, raw(device), request, time.as_mut_ptr().expose_provenance()) })
 }

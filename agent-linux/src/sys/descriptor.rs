@@ -24,14 +24,14 @@ pub fn keep_standard_descriptors() {
     }
 }
 
-/// Writes to standard output (1) or standard error (2). Those numbers are never a channel's: see
-/// [`keep_standard_descriptors`]. There is nobody to tell if it fails.
+/// Writes to standard output (1), standard error (2) or another descriptor. Was all of it written? The first two numbers
+/// are never a channel's: see [`keep_standard_descriptors`].
 #[inline(never)]
-pub fn print(number: usize, bytes: &[u8]) {
+pub fn print(number: usize, bytes: &[u8]) -> bool {
+    let place = bytes.as_ptr().expose_provenance();
     // SAFETY: the bytes are readable for the call.
-    unsafe {
-        syscall3(kernel::__NR_write, number, bytes.as_ptr().expose_provenance(), bytes.len());
-    }
+    let written = unsafe { syscall3(kernel::__NR_write, number, place, bytes.len()) };
+    written.cast_unsigned() == bytes.len()
 }
 
 /// Gives a descriptor a second number, for a program to inherit: `dup3(2)`.
@@ -41,7 +41,7 @@ pub fn print(number: usize, bytes: &[u8]) {
 /// Nobody may use what had that number, or drop what owns it.
 pub unsafe fn copy_to(file: BorrowedFd<'_>, number: usize) {
     // SAFETY: no memory is involved, and the caller vouches for the descriptor.
-    unsafe { syscall3(kernel::__NR_dup3, raw(file), number, 0) };
+    unsafe { syscall3(kernel::__NR_dup3, raw(&file), number, 0) };
 }
 
 /// Closes every descriptor from `first` to `last`: `close_range(2)`.

@@ -5,10 +5,10 @@
 use core::ffi::CStr;
 
 use linux_raw_sys::general as kernel;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use super::{checked, raw, wide};
+use super::{descriptor, done, raw, wide};
 use crate::arch::{syscall3, syscall5};
 
 /// Opens a file that no helper program shall have.
@@ -54,7 +54,7 @@ pub fn read_link<'b>(folder: BorrowedFd<'_>, path: &CStr, buffer: &'b mut [u8]) 
     let path = &*crate::testing::below_root(path);
     let (path, place) = (path.as_ptr().expose_provenance(), buffer.as_mut_ptr().expose_provenance());
     // SAFETY: a readable string, and a buffer that is writable for the call.
-    let length = unsafe { syscall5(kernel::__NR_readlinkat, raw(folder), path, place, buffer.len(), 0) };
+    let length = unsafe { syscall5(kernel::__NR_readlinkat, raw(&folder), path, place, buffer.len(), 0) };
     buffer.get(..length.max(0).unsigned_abs()).unwrap_or_default()
 }
 
@@ -63,7 +63,13 @@ pub fn read_link<'b>(folder: BorrowedFd<'_>, path: &CStr, buffer: &'b mut [u8]) 
 pub fn read(file: &OwnedFd, buffer: &mut [u8]) -> usize {
     let place = buffer.as_mut_ptr().expose_provenance();
     // SAFETY: the buffer is writable for the call.
-    checked(unsafe { syscall3(kernel::__NR_read, raw(file), place, buffer.len()) }).unwrap_or(0)
+    let read = unsafe { syscall3(kernel::__NR_read, raw(file), place, buffer.len()) };
+    usize::try_from(read).unwrap_or(0)
+}
+
+/// Writes to a file or a channel. Was all of it written?
+pub fn write(file: &impl AsRawFd, bytes: &[u8]) -> bool {
+    descriptor::print(raw(file), bytes)
 }
 
 /// Goes through the names in a folder, but for those that begin with a dot, and gives the folder along: `getdents64(2)`.
@@ -81,7 +87,7 @@ pub fn list(folder: BorrowedFd<'_>, path: &CStr, each: &mut dyn FnMut(BorrowedFd
     loop {
         // SAFETY: the space is writable for the call.
         let read = unsafe {
-            syscall3(kernel::__NR_getdents64, raw(folder), space.as_mut_ptr().expose_provenance(), space.len())
+            syscall3(kernel::__NR_getdents64, raw(&folder), space.as_mut_ptr().expose_provenance(), space.len())
         };
         let mut rest = usize::try_from(read).ok().and_then(|len| space.get(..len)).unwrap_or_default();
         if rest.is_empty() {
@@ -103,16 +109,19 @@ pub fn list(folder: BorrowedFd<'_>, path: &CStr, each: &mut dyn FnMut(BorrowedFd
 /// Moves to another place in a file, counted from the start (0), from where it is (1), or from the end (2): `lseek(2)`.
 ///
 /// Not through rustix: a host may ask for what its types cannot say, and shall hear what the kernel says of that.
-pub fn lseek(file: impl AsFd, offset: i64, whence: usize) -> rustix::io::Result<i64> {
+pub fn lseek(file: &impl AsRawFd, offset: i64, whence: usize) -> rustix::io::Result<i64> {
     let offset = isize::try_from(offset).unwrap_or(isize::MIN).cast_unsigned();
     // SAFETY: no memory is involved.
-    let position = checked(unsafe { syscall3(kernel::__NR_lseek, raw(file), offset, whence) })?;
+    let position = unsafe { syscall3(kernel::__NR_lseek, raw(file), offset, whence) };
+    if position < 0 {
+        done(position)?;
+    }
     Ok(i64::try_from(position).unwrap_or(i64::MAX))
 }
 
 /// Locks a whole file for writing, unless another process has: `F_OFD_SETLK` of `fcntl(2)`. The lock is in the way of
 /// those of lockf(3) too, which qemu-ga(8) takes, and belongs to the open file: a forked process keeps it.
-pub fn lock(file: impl AsFd) -> rustix::io::Result<()> {
+pub fn lock(file: &impl AsRawFd) -> rustix::io::Result<()> {
     let lock = kernel::flock {
         l_type: 1,   // F_WRLCK, asm-generic/fcntl.h
         l_whence: 0, // SEEK_SET
@@ -122,7 +131,7 @@ pub fn lock(file: impl AsFd) -> rustix::io::Result<()> {
     };
     let lock = (&raw const lock).expose_provenance();
     // SAFETY: the structure is readable for the call.
-    checked(unsafe { syscall3(kernel::__NR_fcntl, raw(file), wide(kernel::F_OFD_SETLK), lock) }).map(drop)
+    done(unsafe { syscall3(kernel::__NR_fcntl, raw(file), wide(kernel::F_OFD_SETLK), lock) })
 }
 
 /// Closes a descriptor, and says what the kernel found wrong then: `close(2)`.
@@ -130,5 +139,5 @@ pub fn close(file: OwnedFd) -> rustix::io::Result<()> {
     let number = raw(&file);
     core::mem::forget(file);
     // SAFETY: no memory is involved, and the descriptor was owned and is forgotten.
-    checked(unsafe { syscall3(kernel::__NR_close, number, 0, 0) }).map(drop)
+    done(unsafe { syscall3(kernel::__NR_close, number, 0, 0) })
 }

@@ -18,7 +18,7 @@ use crate::arch::{self, syscall3, syscall5};
 /// The child has the parent's memory and descriptors. It must end by [`exit`] or [`execve`], and not return into code
 /// that believes to be the agent.
 #[inline(never)]
-pub unsafe fn fork() -> rustix::io::Result<usize> {
+pub unsafe fn fork() -> rustix::io::Result<u32> {
     // SAFETY: without a stack, pointers or CLONE_VM the child goes on alone on a copy of this stack. The order of the
     // zeros differs between architectures and does not matter.
     let child = checked(unsafe { syscall5(kernel::__NR_clone, wide(kernel::SIGCHLD), 0, 0, 0, 0) });
@@ -36,7 +36,7 @@ pub unsafe fn fork() -> rustix::io::Result<usize> {
 /// The function is called as if from here, but with descriptors, signals and a process id of its own. It must end by
 /// becoming another program or by [`exit`].
 #[inline(never)]
-pub unsafe fn vfork(child: unsafe extern "C" fn(*mut c_void) -> !, argument: *mut c_void) -> rustix::io::Result<usize> {
+pub unsafe fn vfork(child: unsafe extern "C" fn(*mut c_void) -> !, argument: *mut c_void) -> rustix::io::Result<u32> {
     let flags = wide(kernel::CLONE_VM | kernel::CLONE_VFORK | kernel::SIGCHLD);
     // SAFETY: the flags are those that are asked for, and the caller vouches for the function.
     checked(unsafe { arch::clone(kernel::__NR_clone, flags, child, argument) })

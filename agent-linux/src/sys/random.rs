@@ -1,10 +1,10 @@
 //! The kernel's random numbers, as an administrator changes them: `random(4)`.
 
 use linux_raw_sys::general as kernel;
-use rustix::fd::AsFd;
+use rustix::fd::AsRawFd;
 use rustix::io::Result;
 
-use super::{checked, raw};
+use super::{done, raw};
 use crate::arch::syscall3;
 
 // linux/random.h
@@ -29,15 +29,15 @@ impl Entropy {
 }
 
 /// Adds these to the pool.
-pub fn add(random: impl AsFd, entropy: &Entropy) -> Result<()> {
+pub fn add(random: &impl AsRawFd, entropy: &Entropy) -> Result<()> {
     let entropy = (&raw const *entropy).expose_provenance();
     // SAFETY: the structure is readable for the call, and holds as many bytes as it says.
-    checked(unsafe { syscall3(kernel::__NR_ioctl, raw(random), RNDADDENTROPY, entropy) }).map(drop)
+    done(unsafe { syscall3(kernel::__NR_ioctl, raw(random), RNDADDENTROPY, entropy) })
 }
 
 /// Draws a new seed from the pool, from the processor and from its clock, for all that is drawn from now on.
 /// Kernels before 4.17 cannot be told to; one that has never been seeded says ENODATA.
-pub fn reseed(random: impl AsFd) -> Result<()> {
+pub fn reseed(random: &impl AsRawFd) -> Result<()> {
     // SAFETY: no memory is involved.
-    checked(unsafe { syscall3(kernel::__NR_ioctl, raw(random), RNDRESEEDCRNG, 0) }).map(drop)
+    done(unsafe { syscall3(kernel::__NR_ioctl, raw(random), RNDRESEEDCRNG, 0) })
 }

@@ -1,11 +1,8 @@
 //! Sockets between a guest and its host, as far as rustix does not know them: `vsock(7)`.
 
-use core::ptr;
-
 use linux_raw_sys::{general as kernel, net};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::{Errno, Result};
-use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::raw;
@@ -39,16 +36,15 @@ impl Address {
         Address { family: FAMILY, reserved: 0, port, cid, flags: 0 }
     }
 
+    /// As the kernel takes it.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: all bytes of numbers are bytes, and there are none between them.
+        unsafe { core::slice::from_raw_parts((&raw const *self).cast(), size_of_val(self)) }
+    }
+
     /// Is it one of this kind? [`peer`] tells of any.
     pub fn is_vsock(&self) -> bool {
         self.family == FAMILY
-    }
-}
-
-// SAFETY: the pointer is that of a whole `struct sockaddr_vm`, which lives as long as the borrow.
-unsafe impl SocketAddrArg for Address {
-    unsafe fn with_sockaddr<R>(&self, call: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R) -> R {
-        call(ptr::from_ref(self).cast(), ADDRESS_LEN)
     }
 }
 
@@ -59,7 +55,7 @@ pub fn stream_socket(more: SocketFlags) -> Result<OwnedFd> {
 }
 
 /// Who is at the other end: `getpeername(2)`.
-pub fn peer(socket: impl AsFd) -> Result<Address> {
+pub fn peer(socket: &impl AsRawFd) -> Result<Address> {
     let mut address = Address::new(0, 0);
     let mut len = ADDRESS_LEN;
     let to = (&raw mut address).expose_provenance();
@@ -70,7 +66,7 @@ pub fn peer(socket: impl AsFd) -> Result<Address> {
 
 /// Sends the other end something that it ignores if it knows of this connection, and answers with a reset if it does
 /// not: how much we have room for, which is one byte more than before. Kernels before 5.5 send nothing.
-pub fn probe(socket: impl AsFd) {
+pub fn probe(socket: &impl AsRawFd) {
     // SO_VM_SOCKETS_BUFFER_SIZE and SO_VM_SOCKETS_BUFFER_MAX_SIZE of linux/vm_sockets.h.
     const SIZE: usize = 0;
     const MAX_SIZE: usize = 2;

@@ -56,10 +56,9 @@ impl LinuxGuest {
         let _ = unsafe { munmap(memory, WORDS_BYTES.wrapping_add(PATH)) };
         let pid = pid?;
         if *error > 0 {
-            sys::wait(pid, &mut 0);
+            sys::wait(sys::wide(pid), &mut 0);
             return Ok(0);
         }
-        let pid = u32::try_from(pid).unwrap_or(0);
         self.tables.records.keep(place, pid, &mut pipes);
         Ok(pid)
     }

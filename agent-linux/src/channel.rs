@@ -128,9 +128,10 @@ impl Channel {
             Ok(opened) => self.take(opened),
             Err(Errno::BUSY) => {
                 say_of(packed!("% is held by another process: waiting for it"), self.path());
-                let absent = Absent::new(self.place.path)?;
-                absent.watch_closing(self.place.path);
-                self.line = Line::Absent(absent);
+                self.change_line(Line::Absent(Absent::new(self.place.path)?));
+                if let Line::Absent(absent) = &self.line {
+                    absent.watch_closing(self.place.path);
+                }
             }
             Err(error) if self.retry => {
                 say_why(packed!("%: !: waiting for it"), self.path(), error);

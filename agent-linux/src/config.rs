@@ -54,8 +54,8 @@ pub(crate) fn parse(text: &'static mut [u8], options: &mut Options, pass_over: b
         if matches!(key, [b'#', ..]) || key.is_empty() && value.is_empty() {
             continue;
         }
-        if let [b'[', group @ .., b']'] = key {
-            is_general = Some(group == b"general");
+        if matches!(key, [b'[', .., b']']) {
+            is_general = Some(key == b"[general]");
             continue;
         }
         let result = if value.is_empty() || is_general.is_none() {
@@ -83,10 +83,13 @@ pub(crate) fn set(key: &'static [u8], value: &'static CStr, options: &mut Option
     };
     let mut value = value;
     if kind == Value::None {
-        value = match value.to_bytes().trim_ascii_end() {
-            [b't', b'r', b'u', b'e'] | [b'1'] => c"true",
-            [b'f', b'a', b'l', b's', b'e'] | [b'0'] => c"false",
-            word => return Err(say(packed!("configuration: % is either true or false, not '%'"), &[key, word])),
+        let word = value.to_bytes().trim_ascii_end();
+        value = if word == b"true" || word == b"1" {
+            c"true"
+        } else if word == b"false" || word == b"0" {
+            c"false"
+        } else {
+            return Err(say(packed!("configuration: % is either true or false, not '%'"), &[key, word]));
         };
     }
     options.give(option, value)

@@ -48,6 +48,12 @@ pub fn number(digits: &[u8], largest: u64) -> u64 {
     if number > largest { 0 } else { number }
 }
 
+/// Which of these words, with blanks between them, it is, counted from 0.
+#[inline(never)]
+pub fn choice(words: &[u8], word: &[u8]) -> Option<usize> {
+    words.split(|byte| *byte == b' ').position(|other| other == word)
+}
+
 /// The text before the first such byte: all of it if there is none.
 #[inline(never)]
 pub fn until(text: &[u8], end: u8) -> &[u8] {

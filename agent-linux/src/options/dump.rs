@@ -4,7 +4,6 @@
 
 use core::ffi::CStr;
 
-use super::meaning::METHODS;
 use super::table::{SPACE, Table, Value};
 use super::{Name, Options};
 
@@ -17,9 +16,7 @@ impl Options {
         Table::unpacked(&mut { SPACE }).each(&mut |row| {
             let place = self.channels.first();
             let value = match row.option {
-                Name::Method => {
-                    METHODS.iter().find(|row| place.is_some_and(|place| place.method == row.1)).map(|row| row.0)
-                }
+                Name::Method => place.and_then(|place| place.method.name()),
                 Name::Path => place.map(|place| place.path.to_bytes()),
                 option => self.last(option).map(CStr::to_bytes),
             };

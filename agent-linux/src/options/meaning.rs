@@ -30,14 +30,12 @@ const INIT: bool = cfg!(feature = "init");
 /// The sockets that may be passed; the last digit is the number of the descriptor.
 const PASSED: [&CStr; CHANNELS] = [c"socket 3", c"socket 4", c"socket 5", c"socket 6"];
 
-/// Those that can be chosen: their names, and where they are unless something else is said.
-pub(super) const METHODS: [(&[u8], Method, &CStr); if FULL { 4 } else { 3 }] = [
-    (b"virtio-serial", Method::VirtioSerial, c"/dev/virtio-ports/org.qemu.guest_agent.0"),
-    (b"isa-serial", Method::IsaSerial, c"/dev/ttyS0"),
-    (b"unix-listen", Method::UnixListen, c""),
-    #[cfg(not(feature = "minimal"))]
-    (b"vsock-listen", Method::VsockListen, c""),
-];
+/// Methods that can be chosen, in the order of [`Method`].
+const METHODS: &[u8] =
+    if FULL { b"virtio-serial isa-serial unix-listen vsock-listen" } else { b"virtio-serial isa-serial unix-listen" };
+
+/// Who may connect to a vsock, in the order of [`Peer`].
+const PEERS: &[u8] = b"host privileged any";
 
 /// What a channel is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +53,27 @@ pub enum Method {
 }
 
 impl Method {
+    /// The one of this name.
+    fn named(name: &[u8]) -> Option<Self> {
+        let all = [Method::VirtioSerial, Method::IsaSerial, Method::UnixListen, Method::VsockListen];
+        all.get(text::choice(METHODS, name)?).copied()
+    }
+
+    /// Its name, if it can be chosen.
+    #[allow(clippy::as_conversions, reason = "the number of a variant without a payload")]
+    pub(super) fn name(self) -> Option<&'static [u8]> {
+        METHODS.split(|byte| *byte == b' ').nth(self as usize)
+    }
+
+    /// Where it is unless something else is said.
+    fn usual_path(self) -> &'static CStr {
+        match self {
+            Method::VirtioSerial => c"/dev/virtio-ports/org.qemu.guest_agent.0",
+            Method::IsaSerial => c"/dev/ttyS0",
+            _ => c"",
+        }
+    }
+
     /// Do hosts connect to it?
     pub fn listens(self) -> bool {
         matches!(self, Method::UnixListen | Method::VsockListen | Method::Passed)
@@ -70,16 +89,6 @@ pub enum Peer {
     Privileged,
     /// Everyone: the host, other guests where the host lets them, and every user of this guest.
     Any,
-}
-
-impl Peer {
-    /// The one of this name; without one, the host.
-    fn named(name: &[u8]) -> Option<Self> {
-        if name.is_empty() || name == b"host" {
-            return Some(Peer::Host);
-        }
-        if name == b"any" { Some(Peer::Any) } else { (name == b"privileged").then_some(Peer::Privileged) }
-    }
 }
 
 /// A channel to open.
@@ -108,11 +117,15 @@ impl Options {
             let seconds = self.bounded(Name::FreezeTimeout, 1, FREEZE_TIMEOUT_S, form)?;
             self.freeze_timeout_s = u32::try_from(seconds).unwrap_or(0);
             let word = |name| self.last(name).unwrap_or_default().to_bytes();
-            let (peer, ready) = (Peer::named(word(Name::VsockPeer)), Ready::at(word(Name::Ready)));
-            let (Some(peer), Some(ready)) = (peer, ready) else {
+            let mut peer = word(Name::VsockPeer);
+            if peer.is_empty() {
+                peer = b"host";
+            }
+            let (Some(peer), Some(ready)) = (text::choice(PEERS, peer), Ready::at(word(Name::Ready))) else {
                 return Err(say(packed!("unknown value of --vsock-peer or --ready, try --help"), &[]));
             };
-            (self.vsock_peer, self.ready) = (peer, ready);
+            self.vsock_peer = [Peer::Host, Peer::Privileged].get(peer).copied().unwrap_or(Peer::Any);
+            self.ready = ready;
         }
         if INIT {
             let form = packed!("--grace must be a number from 1 to 3600, not '%'");
@@ -122,14 +135,13 @@ impl Options {
             };
             self.checked = Name::OnExit;
             let wanted = self.last(Name::OnExit).unwrap_or(c"poweroff").to_bytes();
-            let mut words = ON_EXIT.split(|byte| *byte == b' ');
-            let Some(on_exit) = words.position(|word| word == wanted) else {
+            let Some(on_exit) = text::choice(ON_EXIT, wanted) else {
                 return Err(say(packed!("--on-exit must be one of %, not '%'"), &[ON_EXIT, wanted]));
             };
             self.on_exit = on_exit;
         }
         self.checked = Name::Method;
-        let [mut method, ..] = METHODS.each_ref();
+        let mut method = Method::VirtioSerial;
         // A path before the first method.
         let mut path = c"";
         for number in 0..self.given.len() {
@@ -142,7 +154,7 @@ impl Options {
                     None => path = value,
                 }
             } else if name == Name::Method {
-                let Some(found) = METHODS.iter().find(|(name, ..)| *name == value.to_bytes()) else {
+                let Some(found) = Method::named(value.to_bytes()) else {
                     let form = packed!(
                         "unknown method '%': it must be virtio-serial, isa-serial, unix-listen or vsock-listen"
                     );
@@ -184,10 +196,10 @@ impl Options {
 
     /// One more channel: at this path, or where its kind usually is.
     #[inline(never)]
-    fn open(&mut self, method: &(&'static [u8], Method, &'static CStr), path: &'static CStr) -> Result<(), Failed> {
-        let path = if path.is_empty() { method.2 } else { path };
-        let pushed = self.channels.push(Place { method: method.1, path });
-        pushed.map_err(|_| say_of(packed!("too many channels: '%'"), method.0))
+    fn open(&mut self, method: Method, path: &'static CStr) -> Result<(), Failed> {
+        let path = if path.is_empty() { method.usual_path() } else { path };
+        let pushed = self.channels.push(Place { method, path });
+        pushed.map_err(|_| say_of(packed!("too many channels: '%'"), method.name().unwrap_or_default()))
     }
 
     /// The number that an option was given, within its bounds, or else with this to say about it; 0 if it was not given.

@@ -17,7 +17,6 @@ impl Clock for LinuxGuest {
         seconds.wrapping_mul(SECOND_NS).wrapping_add(nanoseconds)
     }
 
-    #[inline(never)]
     fn set(&mut self, now_ns: i64) -> Result<(), ClockError> {
         self.reseed();
         let [seconds, nanoseconds] = [now_ns / SECOND_NS, now_ns % SECOND_NS];
@@ -26,7 +25,6 @@ impl Clock for LinuxGuest {
         rtc::write(shown).map_err(|error| ClockError::SetHardware(sys::errno(error)))
     }
 
-    #[inline(never)]
     fn set_by_hardware(&mut self) -> Result<(), ClockError> {
         self.reseed();
         let now = ptp::host_time().map_or_else(|| self.rtc_time(), Ok);

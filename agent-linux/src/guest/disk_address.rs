@@ -71,7 +71,6 @@ impl Disks {
     }
 
     /// The kernel's name of the device that was entered: empty if there is none.
-    #[inline(never)]
     pub fn name(&self) -> &[u8] {
         cut_last(&mut self.link(), b'/')
     }
@@ -121,7 +120,6 @@ impl Search<'_> {
     }
 
     /// The same for a device under another, by the link to it in that folder.
-    #[inline(never)]
     fn slave(&mut self, folder: BorrowedFd<'_>, name: &CStr, depth: u8) {
         let mut number = [0; 24];
         let file = sys::join(&mut self.disks.path, &[name.to_bytes(), b"/dev"]);
@@ -210,7 +208,6 @@ fn bus(controller: &OwnedFd) -> Bus {
 }
 
 /// How many in this folder are of the same kind as a port (`ata3`, `host0`) and have a lower number.
-#[inline(never)]
 fn lower(folder: &OwnedFd, port: &[u8]) -> u64 {
     let mut lower = 0_u64;
     sys::list(folder.as_fd(), c".", &mut |_, name| {

@@ -129,7 +129,6 @@ impl Mounts {
     }
 
     /// Makes records of the lines up to this end.
-    #[inline(never)]
     fn find(&mut self, end: usize) {
         let (mut used, mut at) = (0, GAP);
         while let Some((records, text)) =

@@ -14,7 +14,6 @@ const NAMES: [(&[u8], OsFact); 7] = [
 ];
 
 /// Tells what the text, which begins with the end of a line, gives of [`NAMES`]: of several values the last one.
-#[inline(never)]
 pub fn parse(text: &mut [u8], each: &mut dyn FnMut(OsFact, &[u8])) {
     for (name, fact) in &NAMES {
         // The first byte alone tells nearly always that it is not here.

@@ -42,7 +42,6 @@ pub fn is_local(buffer: &mut [u8]) -> bool {
     sys::read_at(CWD, c"/etc/adjtime", buffer).ends_with(b"LOCAL\n")
 }
 
-#[inline(never)]
 fn seconds(time: &Time) -> i64 {
     let [second, minute, hour, day, month, year, ..] = *time;
     let days = month_start(year.wrapping_add(1900), month.wrapping_add(1)).wrapping_add(day).wrapping_sub(1);
@@ -50,7 +49,6 @@ fn seconds(time: &Time) -> i64 {
     i64::from(days).wrapping_mul(DAY.into()).wrapping_add(i64::from(second))
 }
 
-#[inline(never)]
 fn fields(time_s: i64) -> Time {
     let time_s = u32::try_from(time_s).unwrap_or(0);
     let days = (time_s / DAY).cast_signed();

@@ -63,7 +63,6 @@ fn trim(mount: &Mount<'_>, minimum: u64, file: &OwnedFd) {
 }
 
 /// Tells the records.
-#[inline(never)]
 fn records(file: &OwnedFd, buffer: &mut [u8], each: &mut dyn FnMut(&[u8], Trimmed)) {
     let mut head: Head = [0; 4];
     while sys::read(file, sys::bytes_of(&mut head)) == size_of::<Head>() {

@@ -120,6 +120,7 @@ fn read(
         *options = Options::NONE;
         config::load(path, named.is_some(), space, options)?;
         options.end_configuration();
+        options.is_configured = true;
         cli::parse(&mut arguments, options)?;
     }
     options.finish()?;

@@ -54,8 +54,10 @@ pub struct Options {
     pub on_exit: usize,
     /// Seconds that programs have to end, before a first process ends the guest.
     pub grace_s: usize,
-    /// What [`finish`](Options::finish) was looking at last.
-    checked: Name,
+    /// What [`finish`](Options::finish) was looking at last: its place among what was given, or one that nothing has.
+    checked: usize,
+    /// What belongs to that stands from here on.
+    begun: usize,
     /// What was given: later values override, lists append.
     given: Vec<(Name, &'static CStr), GIVEN>,
 }
@@ -75,7 +77,8 @@ impl Options {
         freeze_timeout_s: 0,
         on_exit: 0,
         grace_s: 0,
-        checked: Name::Daemonize,
+        checked: 0,
+        begun: 0,
     };
 
     /// Notes an option and its value. That of an option without one is `true` or `false`.
@@ -87,13 +90,18 @@ impl Options {
     /// What has been given stood in the configuration; what follows does not.
     pub fn end_configuration(&mut self) {
         self.configured = self.given.len();
-        self.is_configured = true;
+    }
+
+    /// The place of the last value of an option, or one that nothing has.
+    #[inline(never)]
+    fn place_of(&self, name: Name) -> usize {
+        self.given.iter().rposition(|(given, _)| *given == name).unwrap_or(GIVEN)
     }
 
     /// The value of an option: the last one that was given, or the default.
     #[inline(never)]
     fn last(&self, name: Name) -> Option<&'static CStr> {
-        let given = self.given.iter().rfind(|(given, _)| *given == name).map(|(_, value)| *value);
+        let given = self.given.get(self.place_of(name)).map(|(_, value)| *value);
         given.or(match name {
             Name::Pidfile => Some(c"/var/run/qemu-ga.pid"),
             Name::Statedir => Some(c"/var/run"),
@@ -207,6 +215,7 @@ pub(crate) fn options(
         options.give(*name, value)?;
     }
     options.end_configuration();
+    options.is_configured = true;
     for (name, value) in given {
         options.give(*name, value)?;
     }

@@ -155,7 +155,7 @@ fn an_odd_command_line_stops_nothing() {
     let mut machine = first(Board::Microvm, "broken\nnonsense=1\ngrace=many\non-exit=stay\n");
     machine.words = [
         " a=1 b c=\"d e\" f=g=h nanoga nanoga. nanoga.= nanoga.x nanoga.x=y nanoga.grace= nanoga.grace=-1 foo.bar=1",
-        "nanoga.on-exit=stay nanoga.verbose=perhaps nanoga.method=pigeon ip= ip=dhcp ip=1.2.3 x",
+        "nanoga.on-exit=stay nanoga.verbose=perhaps nanoga.method=pigeon nanoga.ready=vsock nanoga.vsock-peer=root ip= ip=dhcp ip=1.2.3 x",
         "ip=[::1 resume=nonsense resume= nanoga.max-request=0 nanoga.config=/x nanoga.exec=\"/bin/echo spoken\" %s%n",
         "nanoga.handoff=/nowhere -- --frobnicate stray -m -V --help -D -d -l /tmp/log -c /missing --grace",
         "1x -- /bin/echo the program is run with words of=its own -- --and these \"quoted ones\"",

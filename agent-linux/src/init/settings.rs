@@ -28,6 +28,7 @@ pub(super) fn read(space: &'static mut [u8], options: &mut Options, program: &mu
     let _ = options.give(Name::RetryPath, c"true");
     let (text, space) = read_static(FILE, space);
     let _ = config::parse(text, options, true);
+    options.end_configuration();
 
     let (text, space) = read_static(COMMAND_LINE, space);
     let mut words = Words::new(text);

@@ -7,7 +7,7 @@ use core::ffi::CStr;
 use agent_core::limits::{REQUEST_BYTES, REQUEST_BYTES_MIN};
 use agent_core::packed;
 
-use super::{FULL, Name, Options};
+use super::{FULL, GIVEN, Name, Options};
 use crate::channel::vsock;
 use crate::log::{Failed, say, say_of};
 use crate::memory::CHANNELS;
@@ -116,12 +116,13 @@ impl Options {
             let form = packed!("--freeze-timeout must be a number from 1 to 86400, not '%'");
             let seconds = self.bounded(Name::FreezeTimeout, 1, FREEZE_TIMEOUT_S, form)?;
             self.freeze_timeout_s = u32::try_from(seconds).unwrap_or(0);
-            let word = |name| self.last(name).unwrap_or_default().to_bytes();
-            let mut peer = word(Name::VsockPeer);
+            let mut peer = self.look_at(Name::VsockPeer).unwrap_or_default().to_bytes();
             if peer.is_empty() {
                 peer = b"host";
             }
-            let (Some(peer), Some(ready)) = (text::choice(PEERS, peer), Ready::at(word(Name::Ready))) else {
+            let peer = text::choice(PEERS, peer);
+            let ready = peer.and_then(|_| Ready::at(self.look_at(Name::Ready).unwrap_or_default().to_bytes()));
+            let (Some(peer), Some(ready)) = (peer, ready) else {
                 return Err(say(packed!("unknown value of --vsock-peer or --ready, try --help"), &[]));
             };
             self.vsock_peer = [Peer::Host, Peer::Privileged].get(peer).copied().unwrap_or(Peer::Any);
@@ -133,62 +134,77 @@ impl Options {
                 0 => GRACE_S,
                 seconds => seconds,
             };
-            self.checked = Name::OnExit;
-            let wanted = self.last(Name::OnExit).unwrap_or(c"poweroff").to_bytes();
+            let wanted = self.look_at(Name::OnExit).unwrap_or(c"poweroff").to_bytes();
             let Some(on_exit) = text::choice(ON_EXIT, wanted) else {
                 return Err(say(packed!("--on-exit must be one of %, not '%'"), &[ON_EXIT, wanted]));
             };
             self.on_exit = on_exit;
         }
-        self.checked = Name::Method;
-        let mut method = Method::VirtioSerial;
-        // A path before the first method.
-        let mut path = c"";
-        for number in 0..self.given.len() {
-            let Some((name, value)) = self.given.get(number).copied() else {
-                break;
-            };
-            if name == Name::Path {
-                match self.channels.last_mut() {
-                    Some(place) => place.path = value,
-                    None => path = value,
-                }
-            } else if name == Name::Method {
-                let Some(found) = Method::named(value.to_bytes()) else {
-                    let form = packed!(
-                        "unknown method '%': it must be virtio-serial, isa-serial, unix-listen or vsock-listen"
-                    );
-                    return Err(say_of(form, value.to_bytes()));
-                };
-                if number < self.configured {
-                    method = found;
-                } else {
-                    self.open(found, path)?;
-                    path = c"";
-                }
-            }
-        }
-        if self.channels.is_empty() {
-            self.open(method, path)?;
-        }
-        for Place { method, path } in &self.channels {
-            if path.is_empty() || FULL && *method == Method::VsockListen && vsock::parse(path.to_bytes()).is_none() {
-                return Err(say(packed!("method 'unix-listen' needs -p PATH, 'vsock-listen' -p CID:PORT"), &[]));
-            }
-        }
-        Ok(())
+        self.find_channels()
     }
 
-    /// The same as [`finish`](Self::finish), but an option with a wrong value counts as not given.
+    /// The channels: a method and the paths up to the next one, of which the last counts. Those before the first method
+    /// are its own as well.
+    #[inline(never)]
+    fn find_channels(&mut self) -> Result<(), Failed> {
+        let mut number = 0;
+        // What a first process is told of channels later replaces what it was told of them before.
+        if INIT && !self.is_configured && (self.configured..GIVEN).contains(&self.place_of(Name::Method)) {
+            number = self.configured;
+        }
+        self.begun = number;
+        let mut method = Method::VirtioSerial;
+        let mut path = c"";
+        // Its path may follow.
+        let mut pending = None;
+        loop {
+            let given = self.given.get(number).copied();
+            if matches!(given, None | Some((Name::Method, _)))
+                && let Some(method) = pending.take()
+            {
+                self.open(method, path)?;
+                path = c"";
+                self.begun = number;
+            }
+            match given {
+                None => break,
+                Some((Name::Path, value)) => path = value,
+                Some((Name::Method, value)) => {
+                    self.checked = number;
+                    let Some(found) = Method::named(value.to_bytes()) else {
+                        let form = packed!(
+                            "unknown method '%': it must be virtio-serial, isa-serial, unix-listen or vsock-listen"
+                        );
+                        return Err(say_of(form, value.to_bytes()));
+                    };
+                    if self.is_configured && number < self.configured {
+                        method = found;
+                    } else {
+                        pending = Some(found);
+                    }
+                }
+                _ => {}
+            }
+            number = number.wrapping_add(1);
+        }
+        if self.channels.is_empty() { self.open(method, path) } else { Ok(()) }
+    }
+
+    /// The same as [`finish`](Self::finish), but a wrong value counts as not given.
     #[cfg(feature = "init")]
     pub fn finish_without_what_is_wrong(&mut self) {
         while self.finish().is_err() {
-            let wrong = self.checked;
-            for (name, _) in &mut self.given {
+            let (wrong, begun) = (self.checked, self.begun);
+            let Some((option, _)) = self.given.get(wrong).copied() else {
+                break;
+            };
+            for (number, (name, _)) in self.given.iter_mut().enumerate().skip(begun) {
                 // A path is nothing without its method.
-                if *name == wrong || wrong == Name::Method && *name == Name::Path {
+                if number == wrong || option == Name::Method && *name == Name::Path {
                     // Nobody asks for this one.
                     *name = Name::Help;
+                } else if *name == Name::Method {
+                    break;
                 }
             }
         }
@@ -198,15 +214,24 @@ impl Options {
     #[inline(never)]
     fn open(&mut self, method: Method, path: &'static CStr) -> Result<(), Failed> {
         let path = if path.is_empty() { method.usual_path() } else { path };
+        if path.is_empty() || FULL && method == Method::VsockListen && vsock::parse(path.to_bytes()).is_none() {
+            return Err(say(packed!("method 'unix-listen' needs -p PATH, 'vsock-listen' -p CID:PORT"), &[]));
+        }
         let pushed = self.channels.push(Place { method, path });
         pushed.map_err(|_| say_of(packed!("too many channels: '%'"), method.name().unwrap_or_default()))
+    }
+
+    /// The value of an option that is looked at now: what is wrong from here on is wrong with that.
+    fn look_at(&mut self, name: Name) -> Option<&'static CStr> {
+        self.checked = self.place_of(name);
+        self.begun = self.checked;
+        self.last(name)
     }
 
     /// The number that an option was given, within its bounds, or else with this to say about it; 0 if it was not given.
     #[inline(never)]
     fn bounded(&mut self, name: Name, least: usize, most: usize, form: &[u8]) -> Result<usize, Failed> {
-        self.checked = name;
-        let Some(digits) = self.last(name) else {
+        let Some(digits) = self.look_at(name) else {
             return Ok(0);
         };
         let digits = digits.to_bytes();
@@ -272,6 +297,79 @@ mod tests {
             let options = options(&configured, given).unwrap();
             assert_eq!(channels(&options), [want], "{given:?}");
             assert!(options.verbose);
+        }
+    }
+
+    /// Of a first process: the file, and the command line.
+    #[cfg(feature = "init")]
+    fn of_first(file: &[(Name, &'static CStr)], line: &[(Name, &'static CStr)]) -> Options {
+        let mut options = Options::NONE;
+        for (name, value) in file {
+            options.give(*name, value).unwrap();
+        }
+        options.end_configuration();
+        for (name, value) in line {
+            options.give(*name, value).unwrap();
+        }
+        options.finish_without_what_is_wrong();
+        options
+    }
+
+    #[cfg(feature = "init")]
+    #[test]
+    fn whatever_is_nonsense_leaves_a_first_process_with_its_defaults() {
+        let mut names = std::vec::Vec::new();
+        crate::options::Table::unpacked(&mut { crate::options::SPACE }).each(&mut |row| names.push(row.option));
+        for name in names {
+            for value in [c"", c"vsock", c"root"] {
+                let options = of_first(&[], &[(name, value)]);
+                let want = if name == Name::Path && !value.is_empty() { value.to_str().unwrap() } else { VIRTIO.1 };
+                assert_eq!(channels(&options), [(Method::VirtioSerial, want)], "{name:?}");
+                assert_eq!((options.vsock_peer, options.ready), (Peer::Host, Ready::Untold), "{name:?}");
+                assert_eq!((options.on_exit, options.grace_s, options.max_request), (0, 10, 262_144), "{name:?}");
+                assert_eq!((options.freeze_timeout_s, options.verbose), (0, false), "{name:?}");
+            }
+        }
+    }
+
+    #[cfg(feature = "init")]
+    #[test]
+    fn a_wrong_value_leaves_a_first_process_what_it_was_told_before() {
+        let file = [
+            (Name::Method, c"isa-serial"),
+            (Name::Path, c"/dev/ttyS7"),
+            (Name::Grace, c"1"),
+            (Name::OnExit, c"stay"),
+            (Name::VsockPeer, c"privileged"),
+            (Name::Ready, c"console"),
+        ];
+        for name in [Name::Method, Name::Grace, Name::OnExit, Name::VsockPeer, Name::Ready] {
+            let options = of_first(&file, &[(Name::Path, c"/dev/ttyS7"), (name, c"nonsense"), (name, c"other")]);
+            assert_eq!(channels(&options), [(Method::IsaSerial, "/dev/ttyS7")], "{name:?}");
+            assert_eq!((options.grace_s, options.on_exit), (1, 4), "{name:?}");
+            assert_eq!((options.vsock_peer, options.ready), (Peer::Privileged, Ready::Console), "{name:?}");
+        }
+    }
+
+    #[cfg(feature = "init")]
+    #[test]
+    fn channels_on_the_command_line_of_a_first_process_replace_those_of_its_file() {
+        let isa = (Name::Method, c"isa-serial");
+        let unix = (Name::Method, c"unix-listen");
+        let pigeon = (Name::Method, c"pigeon");
+        let path = |path| (Name::Path, path);
+        for (line, want) in [
+            (&[][..], &[(Method::IsaSerial, "/7"), (Method::UnixListen, "/u")][..]),
+            (&[isa], &[(Method::IsaSerial, "/dev/ttyS0")]),
+            (&[path(c"/a"), unix, isa, path(c"/b")], &[(Method::UnixListen, "/a"), (Method::IsaSerial, "/b")]),
+            (&[path(c"/a")], &[(Method::IsaSerial, "/7"), (Method::UnixListen, "/a")]),
+            (&[path(c"/a"), pigeon, path(c"/b")], &[(Method::IsaSerial, "/7"), (Method::UnixListen, "/u")]),
+            (&[isa, pigeon, path(c"/b")], &[(Method::IsaSerial, "/dev/ttyS0")]),
+            (&[pigeon, path(c"/b"), isa, path(c"/c"), unix], &[(Method::IsaSerial, "/c")]),
+            (&[isa, isa, isa, isa, isa, path(c"/b")], &[(Method::IsaSerial, "/dev/ttyS0"); 4]),
+        ] {
+            let options = of_first(&[isa, path(c"/7"), unix, path(c"/u")], line);
+            assert_eq!(channels(&options), want, "{line:?}");
         }
     }
 

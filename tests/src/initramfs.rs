@@ -82,6 +82,8 @@ pub struct Extras {
     pub programs: Vec<PathBuf>,
     /// The agent as the first process, and its `/etc/nanoga/init.conf`.
     pub first: Option<String>,
+    /// A description of the machine (FADT) that stands in for the machine's own.
+    pub fadt: Option<Vec<u8>>,
     /// Further files, and their texts. Each can be executed.
     pub files: Vec<(String, String)>,
 }
@@ -102,6 +104,10 @@ pub fn with_only_agent(agent: &Path, kernel: &Kernel, extras: &Extras) -> Result
 /// An image with busybox, its init or the agent, and a shell for the test.
 pub fn full(kernel: &Kernel, extras: &Extras) -> Result<Vec<u8>> {
     let mut image = Image::default();
+    if let Some(fadt) = &extras.fadt {
+        // The kernel looks for it in the image itself: the folder need not be (admin-guide/acpi/initrd_table_override).
+        image.file("kernel/firmware/acpi/facp.aml", 0o644, fadt.clone());
+    }
     for dir in ["bin", "sbin", "etc", "etc/nanoga", "proc", "sys", "dev", "tmp", "run", "modules"] {
         image.dir(dir);
     }

@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code, reason = "a forked process; descriptors that nobody uses any more")]
 
+use core::ffi::CStr;
+
 use agent_core::guest::ShutdownMode;
 use agent_core::packed;
 use linux_raw_sys::general::{
@@ -31,9 +33,9 @@ pub(super) fn end(how: ShutdownMode, grace_s: u64) -> ! {
     sys::kill(sys::ANY, kernel::SIGTERM);
     // What is stopped would not notice.
     sys::kill(sys::ANY, kernel::SIGCONT);
-    wait_for_all(grace_s.wrapping_mul(1000));
+    wait_for(ALL, grace_s.wrapping_mul(1000));
     sys::kill(sys::ANY, kernel::SIGKILL);
-    wait_for_all(KILLED_MS);
+    wait_for(ALL, KILLED_MS);
 
     // SAFETY: the child ends here.
     match unsafe { sys::fork() } {
@@ -41,27 +43,33 @@ pub(super) fn end(how: ShutdownMode, grace_s: u64) -> ! {
             settle();
             sys::exit(0)
         }
-        Ok(_) => wait_for_all(SYNC_MS),
+        // Not for what could not be killed.
+        Ok(child) => wait_for(sys::wide(child), SYNC_MS),
         Err(_) => settle(),
     }
     let error = calls::reboot(decide(how));
     // What cannot end stands still, but never exits: the kernel would panic.
     failed(b"reboot(2)", error.err().unwrap_or(Errno::INVAL));
     loop {
-        wait_for_all(u64::MAX);
+        wait_for(ALL, u64::MAX);
         calls::wait(None, 1000);
     }
 }
 
-/// Collects children until there is none, or until so many milliseconds have passed.
-fn wait_for_all(limit_ms: u64) {
+/// For [`wait_for`]: no process has this number.
+const ALL: usize = 0;
+
+/// Collects children until this one has ended, or there is none, or so many milliseconds have passed.
+fn wait_for(child: usize, limit_ms: u64) {
     let start_ms = sys::monotonic_ms();
     loop {
-        match calls::collect() {
-            Children::None => return,
-            Children::Running if sys::monotonic_ms().wrapping_sub(start_ms) >= limit_ms => return,
-            Children::Running => calls::wait(None, 10),
-            Children::Ended(_) => {}
+        let found = calls::collect();
+        let is_over = found == Children::None || found == Children::Ended(child);
+        if is_over || sys::monotonic_ms().wrapping_sub(start_ms) >= limit_ms {
+            return;
+        }
+        if found == Children::Running {
+            calls::wait(None, 10);
         }
     }
 }
@@ -79,30 +87,69 @@ fn settle() {
 /// The command of reboot(2) that ends the machine, decided before it is given: without a handler, a power-off never
 /// returns.
 fn decide(how: ShutdownMode) -> u32 {
-    let has_acpi = sys::open(CWD, c"/sys/firmware/acpi", OFlags::PATH).is_ok();
+    if how == ShutdownMode::Halt {
+        return LINUX_REBOOT_CMD_HALT;
+    }
     let is_x86 = cfg!(target_arch = "x86_64");
-    match how {
-        ShutdownMode::Halt => return LINUX_REBOOT_CMD_HALT,
-        ShutdownMode::PowerDown if has_acpi || !is_x86 => return LINUX_REBOOT_CMD_POWER_OFF,
-        _ => {}
+    let mut table = [0; FADT];
+    sys::read_file(c"/sys/firmware/acpi/tables/FACP", &mut table);
+    let has_acpi = exists(c"/sys/firmware/acpi");
+    let is_virtual = !has_acpi || is_reduced(&table);
+    // EFI ends a machine whose ACPI cannot.
+    let powers_off = !is_virtual || (has_acpi && can_sleep(&table)) || exists(c"/sys/firmware/efi");
+    if how == ShutdownMode::PowerDown && (powers_off || !is_x86) {
+        return LINUX_REBOOT_CMD_POWER_OFF;
     }
     // Machine monitors take a triple fault for the end. What else a reset may be, some of them do not know.
-    if is_x86 && (!has_acpi || is_reduced()) && !is_told() {
+    if is_x86 && is_virtual && !is_told() {
         write_file(c"/sys/kernel/reboot/type", b"triple");
     }
     LINUX_REBOOT_CMD_RESTART
 }
 
-/// Does ACPI describe a machine without the hardware of a PC, as microvm is one? It is bit 20 of the flags at 112 in the
-/// table FADT (ACPI specification, "Fixed ACPI Description Table Fixed Feature Flags").
-fn is_reduced() -> bool {
-    let mut table = [0; 116];
-    sys::read_file(c"/sys/firmware/acpi/tables/FACP", &mut table);
+fn exists(path: &CStr) -> bool {
+    sys::open(CWD, path, OFlags::PATH).is_ok()
+}
+
+/// Bytes of the table FADT, as far as they are looked at (ACPI specification, "Fixed ACPI Description Table").
+const FADT: usize = 268;
+
+/// Does ACPI describe a machine without the hardware of a PC, as microvm is one? It is bit 20 of the flags at 112.
+fn is_reduced(table: &[u8; FADT]) -> bool {
     table.get(114).is_some_and(|byte| byte & 0x10 != 0)
+}
+
+/// Has such a machine the registers for sleep, without which Linux cannot switch it off either? Firecracker has not. The
+/// addresses of `SLEEP_CONTROL_REG` and `SLEEP_STATUS_REG`, 12 bytes each, stand at 248 and 260.
+fn can_sleep(table: &[u8; FADT]) -> bool {
+    [248..256, 260..268].into_iter().all(|address| table.get(address).is_some_and(|bytes| bytes != [0; 8]))
 }
 
 /// Does the command line say how to reset?
 fn is_told() -> bool {
     let mut space = [0; COMMAND_LINE_BYTES];
     command_line(&mut space).next_with(b"reboot=").is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_can_switch_itself_off_by_what_its_description_says() {
+        let mut table = [0; FADT];
+        assert!(!is_reduced(&table) && !can_sleep(&table));
+        table[112..116].copy_from_slice(&(1_u32 << 20).to_le_bytes());
+        assert!(is_reduced(&table) && !can_sleep(&table));
+        // What stands before the addresses are kinds and widths.
+        table[244..248].fill(1);
+        table[256..260].fill(1);
+        assert!(!can_sleep(&table));
+        table[248..256].copy_from_slice(&0xFEA0_0200_u64.to_le_bytes());
+        assert!(!can_sleep(&table));
+        table[260..268].copy_from_slice(&(1_u64 << 63).to_le_bytes());
+        assert!(can_sleep(&table));
+        table[112..116].copy_from_slice(&(!(1_u32 << 20)).to_le_bytes());
+        assert!(!is_reduced(&table));
+    }
 }

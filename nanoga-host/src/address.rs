@@ -1,12 +1,14 @@
 //! Where an agent is, and how to get a stream to it.
 
-use std::io::{Read, Write};
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use vsock::{VsockAddr, VsockStream};
 
 /// Where an agent is.
@@ -42,13 +44,28 @@ impl FromStr for Address {
 }
 
 /// A connection to an agent. Reads and writes end with an error when they take longer than they may.
-pub trait Stream: Read + Write {}
+pub trait Stream: Read + Write {
+    /// How long that is. Without it there is no limit.
+    fn bound(&self, timeout: Option<Duration>) -> io::Result<()>;
+}
 
-impl<T: Read + Write> Stream for T {}
+impl Stream for UnixStream {
+    fn bound(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.set_read_timeout(timeout)?;
+        self.set_write_timeout(timeout)
+    }
+}
+
+impl Stream for VsockStream {
+    fn bound(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.set_read_timeout(timeout)?;
+        self.set_write_timeout(timeout)
+    }
+}
 
 impl Address {
-    /// Connects, and has every later read and write end after this time.
-    pub fn connect(&self, timeout: Duration) -> Result<Box<dyn Stream>> {
+    /// Connects, and has every later read and write end after this time, if any.
+    pub fn connect(&self, timeout: Option<Duration>) -> Result<Box<dyn Stream>> {
         match self {
             Address::Unix(path) => Ok(Box::new(unix(path, timeout)?)),
             Address::Hybrid(path, port) => {
@@ -60,19 +77,37 @@ impl Address {
                 let stream = VsockStream::connect(&VsockAddr::new(*cid, *port)).with_context(|| {
                     format!("cannot connect to port {port} of guest {cid}: does its agent listen there?")
                 })?;
-                stream.set_read_timeout(Some(timeout))?;
-                stream.set_write_timeout(Some(timeout))?;
+                stream.bound(timeout)?;
                 Ok(Box::new(stream))
             }
         }
     }
 }
 
-fn unix(path: &PathBuf, timeout: Duration) -> Result<UnixStream> {
-    let stream = UnixStream::connect(path).with_context(|| format!("cannot connect to {}", path.display()))?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
+fn unix(path: &Path, timeout: Option<Duration>) -> Result<UnixStream> {
+    let stream = UnixStream::connect(path)
+        .map_err(|error| anyhow!("cannot connect to {}: {error}{}", path.display(), hint(path, error.kind())))?;
+    stream.bound(timeout)?;
     Ok(stream)
+}
+
+/// What an error with a socket means for whoever gave its path.
+fn hint(path: &Path, error: ErrorKind) -> String {
+    let file = fs::metadata(path).ok();
+    match (error, file) {
+        (ErrorKind::PermissionDenied, Some(file)) => {
+            format!(": the socket is for user {} (mode {:o}); try as root", file.uid(), file.mode() & 0o777)
+        }
+        (ErrorKind::PermissionDenied, None) => ": a folder above it is not for you; try as root".into(),
+        (ErrorKind::ConnectionRefused, Some(file)) if file.file_type().is_socket() => {
+            ": nobody listens there; does the machine run?".into()
+        }
+        (ErrorKind::ConnectionRefused, Some(_)) => ": this is no socket".into(),
+        (ErrorKind::NotFound, _) if path.to_string_lossy().contains(':') => {
+            ": an address is PATH, hybrid:PATH:PORT or vsock:CID:PORT".into()
+        }
+        _ => String::new(),
+    }
 }
 
 /// The handshake of a hybrid vsock: `CONNECT PORT`, answered by `OK` and a number, or by the end of the connection.
@@ -83,7 +118,10 @@ fn ask_for_port(stream: &mut UnixStream, port: u32) -> Result<()> {
     let mut byte = [0];
     // One byte at a time: what follows the line belongs to the agent.
     while line.last() != Some(&b'\n') {
-        ensure!(line.len() < 64, "no vsock socket of Firecracker or Cloud Hypervisor: it says {}", line.escape_ascii());
+        ensure!(
+            line.len() < 64 && line.first() != Some(&b'{'),
+            "this is no vsock socket of Firecracker or Cloud Hypervisor; if it is an agent's, the address is its path alone"
+        );
         match stream.read(&mut byte).context("no answer to CONNECT")? {
             0 => bail!("refused: no agent listens there"),
             _ => line.push(byte[0]),
@@ -96,6 +134,20 @@ fn ask_for_port(stream: &mut UnixStream, port: u32) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_socket_is_said() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("socket");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let said = |path: &Path| unix(path, None).unwrap_err().to_string();
+        assert!(said(&path).contains("refused") && said(&path).contains("nobody listens there"), "{}", said(&path));
+        assert!(said(dir.path()).ends_with(": this is no socket"), "{}", said(dir.path()));
+        assert!(said(Path::new("tcp:localhost:99")).contains("hybrid:PATH:PORT"));
+        let denied = hint(&path, ErrorKind::PermissionDenied);
+        let mode = fs::metadata(&path).unwrap().mode() & 0o777;
+        assert!(denied.contains(&format!("mode {mode:o}")) && denied.contains("root"), "{denied}");
+    }
 
     #[test]
     fn an_address_is_a_path_or_names_its_kind() {

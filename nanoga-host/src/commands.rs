@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, Silence};
 use crate::show;
 
 /// Bytes of a file that travel in one request or reply: the largest that every host tool and agent takes.
@@ -28,8 +28,12 @@ pub enum Command {
     /// Shows the guest's network interfaces and addresses
     Ip,
     /// Runs a program in the guest and takes over its output and its exit status
+    ///
+    /// The output is shown when the program has ended. --timeout bounds each answer of the agent, not the program. With
+    /// --json it is what guest-exec-status returns, the output in base64.
     Exec {
-        /// Send this program's standard input to that one's
+        /// Send this program's standard input to that one's: all of it at once, and so not more than some 190 KB (write
+        /// takes more)
         #[arg(short, long)]
         input: bool,
         /// The program and its arguments, behind --
@@ -47,18 +51,23 @@ pub enum Command {
         path: String,
     },
     /// Puts the guest to sleep
+    ///
+    /// An agent that obeys does not answer: this waits some seconds for a refusal (3, or --timeout). The host wakes a
+    /// guest that sleeps in RAM: system_wakeup in QEMU's monitor, or virsh dompmwakeup.
     Suspend {
         /// How
         #[arg(value_enum, default_value_t = Sleep::Ram)]
         mode: Sleep,
     },
     /// Ends the guest
+    ///
+    /// An agent that obeys does not answer: this waits for a refusal (3 seconds, or --timeout), or until the channel ends.
     Shutdown {
         /// How
         #[arg(value_enum, default_value_t = Shutdown::Powerdown)]
         mode: Shutdown,
     },
-    /// Sends a request as it stands and prints the reply
+    /// Sends a request as it stands and prints the reply; fails if that is an error
     Raw {
         /// As in '{"execute":"guest-ping"}'
         request: String,
@@ -80,8 +89,9 @@ pub enum Shutdown {
 }
 
 impl Command {
-    /// Does it. The result is the exit status of this program.
-    pub fn run(&self, agent: &mut Agent, as_json: bool) -> Result<ExitCode> {
+    /// Does it. The result is the exit status of this program. Where only a refusal is answered, that is waited for so
+    /// long.
+    pub fn run(&self, agent: &mut Agent, as_json: bool, refusal: Option<Duration>) -> Result<ExitCode> {
         match self {
             Command::Ping => {
                 let start = Instant::now();
@@ -106,7 +116,7 @@ impl Command {
                     Sleep::Disk => "guest-suspend-disk",
                     Sleep::Hybrid => "guest-suspend-hybrid",
                 };
-                agent.tell(command, json!({}))
+                tell(agent, command, json!({}), refusal)
             }
             Command::Shutdown { mode } => {
                 let mode = match mode {
@@ -114,12 +124,13 @@ impl Command {
                     Shutdown::Halt => "halt",
                     Shutdown::Reboot => "reboot",
                 };
-                agent.tell("guest-shutdown", json!({ "mode": mode }))
+                tell(agent, "guest-shutdown", json!({ "mode": mode }), refusal)
             }
             Command::Raw { request } => {
                 let request: Value = serde_json::from_str(request).context("the request is no JSON")?;
-                println!("{}", agent.call(&request)?);
-                Ok(())
+                let reply = agent.call(&request)?;
+                println!("{reply}");
+                return Ok(if reply.get("error").is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
             }
         }?;
         Ok(ExitCode::SUCCESS)
@@ -129,6 +140,17 @@ impl Command {
 fn print(as_json: bool, reply: &Value, show: impl Fn(&Value) -> String) -> Result<()> {
     let text = if as_json { format!("{reply:#}\n") } else { show(reply) };
     Ok(stdout().write_all(text.as_bytes())?)
+}
+
+/// Runs a command that is answered only when it fails, and says what it waits for: this takes a while.
+fn tell(agent: &mut Agent, command: &str, arguments: Value, timeout: Option<Duration>) -> Result<()> {
+    let limit = timeout.map_or(String::new(), |limit| format!(" up to {} s", limit.as_secs()));
+    eprintln!("nanoga-host: {command}: an agent that obeys does not answer: waiting{limit} for a refusal");
+    match agent.tell(command, arguments, timeout)? {
+        Silence::Late => eprintln!("nanoga-host: no refusal: the guest obeys"),
+        Silence::Ended => eprintln!("nanoga-host: no refusal, and the connection has ended"),
+    }
+    Ok(())
 }
 
 /// `guest-info`, and beside it what the agent's other commands know of the guest, as far as it has them.
@@ -154,10 +176,18 @@ fn exec(agent: &mut Agent, input: bool, words: &[String], as_json: bool) -> Resu
         // Agents before 8.1 of QEMU know no more than this; of whatever else was wrong they say it again.
         request["capture-output"] = true.into();
         agent.run("guest-exec", request)
+    });
+    let started = started.map_err(|error| {
+        if input && error.to_string().contains("size limit exceeded") {
+            return error.context("standard input is more than fits into one request: `write` it to a file first");
+        }
+        lost(error, format!("it is unknown whether {path} was started"))
     })?;
     let mut pause = Duration::from_millis(1);
     let status = loop {
-        let status = agent.run("guest-exec-status", json!({ "pid": started["pid"] }))?;
+        let status = agent
+            .run("guest-exec-status", json!({ "pid": started["pid"] }))
+            .map_err(|error| lost(error, format!("{path} was started, and it is unknown what became of it")))?;
         if status["exited"] == true {
             break status;
         }
@@ -181,6 +211,11 @@ fn exec(agent: &mut Agent, input: bool, words: &[String], as_json: bool) -> Resu
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }
 
+/// An error that leaves open what has happened says so.
+fn lost(error: Error, unknown: String) -> Error {
+    if error.is::<Silence>() { error.context(unknown) } else { error }
+}
+
 fn read(agent: &mut Agent, path: &str) -> Result<()> {
     let handle = agent.run("guest-file-open", json!({ "path": path, "mode": "r" }))?;
     let result = (|| loop {
@@ -190,7 +225,7 @@ fn read(agent: &mut Agent, path: &str) -> Result<()> {
             return Ok(());
         }
     })();
-    close(agent, &handle, result)
+    close(agent, path, &handle, result)
 }
 
 fn write(agent: &mut Agent, path: &str) -> Result<()> {
@@ -213,13 +248,13 @@ fn write(agent: &mut Agent, path: &str) -> Result<()> {
             }
         }
     })();
-    close(agent, &handle, result)
+    close(agent, path, &handle, result)
 }
 
 /// Closes a file. What went wrong first is what is said.
-fn close(agent: &mut Agent, handle: &Value, result: Result<()>) -> Result<()> {
+fn close(agent: &mut Agent, path: &str, handle: &Value, result: Result<()>) -> Result<()> {
     let closed = agent.run("guest-file-close", json!({ "handle": handle }));
-    result.and(closed.map(drop))
+    result.and(closed.map(drop)).with_context(|| path.to_owned())
 }
 
 fn decode(text: &Value) -> Result<Vec<u8>> {

@@ -23,11 +23,11 @@ struct Options {
     #[arg(short, long, env = "NANOGA_AGENT", value_name = "ADDRESS", global = true)]
     agent: Option<Address>,
 
-    /// How long to wait for an answer, in seconds
-    #[arg(short, long, default_value_t = 10, value_name = "SECONDS", global = true)]
-    timeout: u64,
+    /// How long to wait for an answer, in seconds; 0: for ever [default: 10, for a refusal of suspend and shutdown 3]
+    #[arg(short, long, value_name = "SECONDS", global = true)]
+    timeout: Option<u64>,
 
-    /// Print what the agent returns as JSON, not as a table
+    /// Print what the agent returns as JSON, not as a table. For read and write it means nothing
     #[arg(short, long, global = true)]
     json: bool,
 
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     match run(&options) {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("nanoga-host: {error:#}");
+            eprintln!("nanoga-host: {}", show::harmless(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
@@ -57,6 +57,10 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let Some(address) = &options.agent else {
         anyhow::bail!("where is the agent? Say it with --agent ADDRESS or in the environment variable NANOGA_AGENT");
     };
-    let mut agent = Agent::connect(address, Duration::from_secs(options.timeout.max(1)))?;
-    options.command.run(&mut agent, options.json)
+    let limit = |default| match options.timeout.unwrap_or(default) {
+        0 => None,
+        seconds => Some(Duration::from_secs(seconds)),
+    };
+    let mut agent = Agent::connect(address, limit(10))?;
+    options.command.run(&mut agent, options.json, limit(3))
 }

@@ -21,13 +21,13 @@ pub fn info(info: &Value) -> String {
     let empty = Vec::new();
     let commands = info["supported_commands"].as_array().unwrap_or(&empty);
     for (title, enabled) in [("commands", true), ("disabled", false)] {
-        let mut title = title;
-        for command in commands.iter().filter(|command| command["enabled"] == enabled) {
-            table.add_row([title, &harmless(command["name"].as_str().unwrap_or_default())]);
-            title = "";
+        let named = commands.iter().filter(|command| command["enabled"] == enabled);
+        let names: Vec<&str> = named.filter_map(|command| command["name"].as_str()).collect();
+        if !names.is_empty() {
+            table.add_row([title, &wrapped(&names)]);
         }
     }
-    format!("{table}\n")
+    text(&table)
 }
 
 /// `guest-network-get-interfaces`, a line for each address.
@@ -49,7 +49,28 @@ pub fn interfaces(list: &Value) -> String {
             table.add_row([&std::mem::take(&mut name), &std::mem::take(&mut hardware), &address]);
         }
     }
-    format!("{table}\n")
+    text(&table)
+}
+
+/// Names, as many on a line as fit into a terminal beside their title.
+fn wrapped(names: &[&str]) -> String {
+    let mut lines = vec![String::new()];
+    for (number, name) in names.iter().enumerate() {
+        let comma = if number + 1 < names.len() { "," } else { "" };
+        let name = format!("{}{comma}", harmless(name));
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => *line = name,
+            Some(line) if line.len() + 1 + name.len() <= 66 => *line += &format!(" {name}"),
+            _ => lines.push(name),
+        }
+    }
+    lines.join("\n")
+}
+
+/// Its lines, without the blanks around them.
+fn text(table: &Table) -> String {
+    let text = table.to_string();
+    text.lines().map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line).trim_end())).collect()
 }
 
 fn plain() -> Table {
@@ -58,7 +79,8 @@ fn plain() -> Table {
     table
 }
 
-fn harmless(text: &str) -> String {
+/// Text of the guest's, without what a terminal would obey.
+pub fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
@@ -68,6 +90,7 @@ mod tests {
     use serde_json::json;
 
     fn words(text: &str) -> Vec<Vec<&str>> {
+        assert!(text.lines().all(|line| line == line.trim_end()), "{text}");
         text.lines().map(|line| line.split_whitespace().collect()).collect()
     }
 
@@ -94,10 +117,21 @@ mod tests {
     fn info_names_what_is_disabled() {
         let reply = json!({ "version": "1", "supported_commands": [
             { "name": "guest-ping", "enabled": true, "success-response": true },
-            { "name": "guest-exec", "enabled": false, "success-response": true } ] });
+            { "name": "guest-exec", "enabled": false, "success-response": true },
+            { "name": "guest-exec-status", "enabled": false, "success-response": true } ] });
+        assert!(info(&reply).starts_with("agent "));
         assert_eq!(
             words(&info(&reply)),
-            [vec!["agent", "1"], vec!["commands", "guest-ping"], vec!["disabled", "guest-exec"]]
+            [vec!["agent", "1"], vec!["commands", "guest-ping"], vec!["disabled", "guest-exec,", "guest-exec-status"]]
         );
+    }
+
+    #[test]
+    fn many_names_fit_into_a_terminal() {
+        let names: Vec<String> = (0..30).map(|number| format!("guest-command-{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let text = wrapped(&names);
+        assert!(text.lines().count() > 5 && text.lines().all(|line| line.len() <= 66), "{text}");
+        assert_eq!(text.split_whitespace().map(|name| name.trim_end_matches(',')).collect::<Vec<_>>(), names);
     }
 }

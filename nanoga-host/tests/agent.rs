@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
@@ -11,10 +11,17 @@ use anyhow::{Context, Result};
 use nanoga_tests::agent::Agent;
 use serde_json::Value;
 
+/// The program, beside the tests. (Cargo names it in a variable with a hyphen, which a shell between it and the compiler
+/// takes away.)
+fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("a test is a file");
+    test.ancestors().nth(2).expect("it lies in deps").join("nanoga-host")
+}
+
 /// Runs the program with these words, and this on its standard input.
 fn host_with(address: &str, words: &[&str], input: &[u8]) -> Result<Output> {
     let mut command = Command::new("timeout");
-    command.arg("60").arg(env!("CARGO_BIN_EXE_nanoga-host")).args(["-a", address]).args(words);
+    command.arg("60").arg(program()).args(["-a", address]).args(words);
     command.env_remove("NANOGA_AGENT").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let mut stdin = child.stdin.take().context("no stdin")?;
@@ -35,6 +42,10 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 fn path(agent: &Agent) -> String {
     agent.socket().display().to_string()
 }
@@ -53,7 +64,75 @@ fn it_asks_and_shows() -> Result<()> {
     assert!(json.as_array().is_some_and(|list| list.iter().any(|link| link["name"] == "lo")), "{json}");
     let reply = text(&host(&address, &["raw", r#"{"execute":"guest-sync","arguments":{"id":7},"id":"x"}"#])?);
     assert_eq!(serde_json::from_str::<Value>(&reply)?, serde_json::json!({ "return": 7, "id": "x" }));
+    let refused = host(&address, &["raw", r#"{"execute":"guest-sync"}"#])?;
+    assert!(refused.status.code() == Some(1) && refused.stdout.starts_with(b"{\"error\":"), "{refused:?}");
     Ok(())
+}
+
+#[test]
+fn an_agent_that_does_not_let_it_come_in_step_is_quoted() -> Result<()> {
+    let agent = Agent::on_unix_with(&["-a", "guest-ping,guest-info"])?;
+    let output = host(&path(&agent), &["ping"])?;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("guest-sync-delimited has been disabled"), "{output:?}");
+    Ok(())
+}
+
+#[test]
+fn silence_is_said_to_be_what_it_means() -> Result<()> {
+    // Nobody takes the connection, as where QEMU has another host on this channel.
+    let dir = tempfile::TempDir::new()?;
+    let held = dir.path().join("held");
+    let _listener = UnixListener::bind(&held)?;
+    let output = host(&held.display().to_string(), &["-t", "1", "ping"])?;
+    assert!(stderr(&output).contains("another host (libvirt?) holds the channel"), "{output:?}");
+
+    let address = scripted(&dir.path().join("silent"), None)?;
+    let output = host(&address, &["-t", "1", "suspend"])?;
+    assert_eq!(text(&output), "");
+    let said = stderr(&output);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].contains("waiting up to 1 s for a refusal"), "{said}");
+    assert_eq!(lines[1..], ["nanoga-host: no refusal: the guest obeys"]);
+
+    let output = host(&address, &["-t", "1", "exec", "--", "/bin/program"])?;
+    assert!(
+        stderr(&output).contains("it is unknown whether /bin/program was started: no answer in time"),
+        "{output:?}"
+    );
+
+    let address = scripted(&dir.path().join("ends"), Some("{\"return\": {\"pid\": 7}}\n"))?;
+    let output = host(&address, &["exec", "--", "/bin/program"])?;
+    let want = "/bin/program was started, and it is unknown what became of it: the connection has ended";
+    assert!(stderr(&output).contains(want), "{output:?}");
+    Ok(())
+}
+
+/// An agent that comes in step, and then answers nothing, or one request with this before it ends.
+fn scripted(socket: &Path, answer: Option<&'static str>) -> Result<String> {
+    let listener = UnixListener::bind(socket)?;
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream?;
+            let mut reader = BufReader::new(&stream);
+            let mut line = Vec::new();
+            reader.read_until(b'\n', &mut line)?;
+            let sync: Value = serde_json::from_slice(&line[1..])?;
+            writeln!(&stream, "{}", serde_json::json!({ "return": sync["arguments"]["id"] }))?;
+            line.clear();
+            reader.read_until(b'\n', &mut line)?;
+            match answer {
+                Some(answer) => {
+                    (&stream).write_all(answer.as_bytes())?;
+                    // One more request: an end with one unread would be an error.
+                    reader.read_until(b'\n', &mut line)?
+                }
+                None => reader.read_to_end(&mut line)?,
+            };
+        }
+        std::io::Result::Ok(())
+    });
+    Ok(socket.display().to_string())
 }
 
 #[test]
@@ -65,11 +144,13 @@ fn programs_run_there_and_end_here() -> Result<()> {
     assert_eq!(output.status.code(), Some(3));
     let output = host_with(&address, &["exec", "--input", "--", "tr", "a-z", "A-Z"], b"hello")?;
     assert_eq!(text(&output), "HELLO");
+    let output = host_with(&address, &["exec", "--input", "--", "cat"], &[b'x'; 200_000])?;
+    assert!(stderr(&output).contains("standard input is more than fits into one request"), "{output:?}");
     let output = host(&address, &["exec", "--", "sh", "-c", "kill -9 $$"])?;
     assert_eq!(output.status.code(), Some(137));
     let output = host(&address, &["exec", "--", "/nowhere"])?;
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("No such file or directory"), "{output:?}");
+    assert!(stderr(&output).contains("No such file or directory"), "{output:?}");
     Ok(())
 }
 
@@ -87,7 +168,7 @@ fn an_older_agent_of_qemu_is_asked_in_its_own_way() -> Result<()> {
     assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
     assert_eq!(output.status.code(), Some(3));
     let output = host(&address, &["exec", "--", "/nowhere"])?;
-    assert!(String::from_utf8_lossy(&output.stderr).contains("No such file or directory"), "{output:?}");
+    assert!(stderr(&output).contains("No such file or directory"), "{output:?}");
     Ok(())
 }
 
@@ -103,9 +184,11 @@ fn files_travel_whole_in_both_directions() -> Result<()> {
     assert_eq!(std::fs::read(file)?, bytes);
     let output = host(&address, &["read", file])?;
     assert!(output.status.success() && output.stdout == bytes, "{} bytes", output.stdout.len());
+    let output = host(&address, &["read", "/proc"])?;
+    assert!(stderr(&output).contains("nanoga-host: /proc: "), "{output:?}");
     let output = host(&address, &["read", "/nowhere"])?;
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("failed to open file '/nowhere'"), "{output:?}");
+    assert!(stderr(&output).contains("failed to open file '/nowhere'"), "{output:?}");
     Ok(())
 }
 
@@ -145,7 +228,10 @@ fn a_port_behind_a_socket_of_a_machine_monitor_is_asked_for() -> Result<()> {
     assert!(text(&host(&address(1024), &["ping"])?).contains("answered in "));
     let refused = host(&address(1), &["ping"])?;
     assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("no agent listens there"), "{refused:?}");
+    assert!(stderr(&refused).contains("no agent listens there"), "{refused:?}");
+    // The agent itself is not behind a port.
+    let wrong = host(&format!("hybrid:{}:1024", path(&agent)), &["-t", "1", "ping"])?;
+    assert!(stderr(&wrong).contains("this is no vsock socket of Firecracker"), "{wrong:?}");
     Ok(())
 }
 
@@ -184,8 +270,8 @@ fn pass(host: &UnixStream, guest: &UnixStream) -> std::io::Result<()> {
 fn an_agent_that_is_not_there_is_named() -> Result<()> {
     let output = host("/nowhere/agent.sock", &["ping"])?;
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot connect to /nowhere/agent.sock"), "{output:?}");
-    let output = Command::new(env!("CARGO_BIN_EXE_nanoga-host")).env_remove("NANOGA_AGENT").arg("ping").output()?;
-    assert!(String::from_utf8_lossy(&output.stderr).contains("--agent"), "{output:?}");
+    assert!(stderr(&output).contains("cannot connect to /nowhere/agent.sock"), "{output:?}");
+    let output = Command::new(program()).env_remove("NANOGA_AGENT").arg("ping").output()?;
+    assert!(stderr(&output).contains("--agent"), "{output:?}");
     Ok(())
 }

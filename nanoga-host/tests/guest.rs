@@ -2,6 +2,7 @@
 //! guest, where it is nobody's host and must be refused.
 #![allow(missing_docs)]
 
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -93,7 +94,7 @@ fn machine() -> Machine {
     let mut machine = Machine::new(Board::Pc);
     machine.vsock = true;
     machine.extras.modules = vec!["vsock_loopback"];
-    machine.extras.programs = vec![env!("CARGO_BIN_EXE_nanoga-host").into()];
+    machine.extras.programs = vec![program()];
     machine
 }
 
@@ -105,9 +106,16 @@ fn start(guest: &mut Guest, more: &str) {
     std::fs::remove_file(guest.vsock().host_socket().with_extension("host_5000")).unwrap();
 }
 
+/// The program, beside the tests. (Cargo names it in a variable with a hyphen, which a shell between it and the compiler
+/// takes away.)
+fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("a test is a file");
+    test.ancestors().nth(2).expect("it lies in deps").join("nanoga-host")
+}
+
 fn host(address: &str, words: &[&str]) -> Output {
     let mut command = Command::new("timeout");
-    command.arg("60").arg(env!("CARGO_BIN_EXE_nanoga-host")).args(["-a", address]).args(words);
+    command.arg("60").arg(program()).args(["-a", address]).args(words);
     command.env_remove("NANOGA_AGENT").stdin(Stdio::null()).output().unwrap()
 }
 

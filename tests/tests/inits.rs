@@ -22,7 +22,8 @@ const AGENT: &str = r#""$1" -m unix-listen -p "$2/qga.sock" -t "$2" &"#;
 fn start(name: &str, script: &str) -> Result<(Agent, Client)> {
     let dir = TempDir::new()?;
     let init = dir.path().join(name);
-    std::fs::copy("/bin/bash", &init)?;
+    // By another process: a file that is open for writing, if only in what another test has just forked, cannot be run.
+    ensure!(Command::new("cp").arg("/bin/bash").arg(&init).status()?.success(), "cp failed");
     let mut unshare = Command::new("unshare");
     if !nix::unistd::geteuid().is_root() {
         unshare.args(["--user", "--map-root-user"]);
@@ -75,8 +76,9 @@ fn systemd_hears_signals() {
 
 #[test]
 fn openrc_init_reads_words_from_a_pipe() {
-    let script = "mkdir /run/openrc; mkfifo /run/openrc/init.ctl;";
-    let read = r#"while :; do { cat /run/openrc/init.ctl; echo; } >>"$2/heard"; done"#;
+    // Open all the time: somebody listens whenever the agent asks.
+    let script = "mkdir /run/openrc; mkfifo /run/openrc/init.ctl; exec 9<>/run/openrc/init.ctl;";
+    let read = r#"while :; do { dd bs=64 count=1 status=none <&9; echo; } >>"$2/heard"; done"#;
     hears("openrc-init", &format!("{script} {AGENT} {read}"), ["poweroff", "halt", "reboot"]);
 }
 

@@ -458,7 +458,7 @@ fn plug_disks(command: &mut Command, disks: &[Disk]) {
 /// A microvm has nothing but the PIT to measure it by. On a busy machine that fails now and then, and the guest
 /// then waits for ever for its first tick.
 #[cfg(target_arch = "x86_64")]
-fn tsc_words() -> String {
+pub fn tsc_words() -> String {
     // SAFETY: every x86_64 processor has it.
     let time_stamp = || unsafe { std::arch::x86_64::_rdtsc() };
     let (start, before) = (Instant::now(), time_stamp());
@@ -467,8 +467,9 @@ fn tsc_words() -> String {
     format!(" tsc=reliable tsc_early_khz={khz}")
 }
 
+/// For no such processor.
 #[cfg(not(target_arch = "x86_64"))]
-fn tsc_words() -> String {
+pub fn tsc_words() -> String {
     String::new()
 }
 

@@ -44,10 +44,24 @@ pub fn here(sh: &Shell, verbose: bool) -> Result<()> {
         "That was the conversation a host has with a guest, with this machine as the guest: the channel brought in step, \
          the commands, the interfaces, and a program that was run in it.",
     )?;
+    by_hand()?;
     show(
         "Next: `cargo xtask demo --vm` has it with a guest under QEMU and puts that to sleep; `cargo xtask test` checks \
          everything.",
     )
+}
+
+/// The same, typed.
+fn by_hand() -> Result<()> {
+    let dir = paths::target_dir();
+    say("By hand:")?;
+    typed(&format!("{} -m unix-listen -p /tmp/nanoga.sock -t /tmp &", dir.join("release/nanoga").display()))?;
+    typed("export NANOGA_AGENT=/tmp/nanoga.sock")?;
+    for words in ["info", "exec -- uname -srm"] {
+        typed(&format!("{} {words}", dir.join("debug/nanoga-host").display()))?;
+    }
+    typed("kill $!")?;
+    show("")
 }
 
 /// In a guest, over virtio-serial, with a sleep to RAM in between.
@@ -72,7 +86,7 @@ pub fn in_guest(sh: &Shell, verbose: bool) -> Result<()> {
     host.run(&["read", "/tmp/greeting"])?;
 
     say("Now the guest shall sleep to RAM. An agent that obeys says nothing: nanoga-host only waits for a refusal.")?;
-    host.run(&["--timeout", "3", "suspend", "ram"])?;
+    host.run(&["suspend", "ram"])?;
     timed("QEMU's event SUSPEND", || guest.qmp.wait_event("SUSPEND", LONG))?;
     timed("system_wakeup, QEMU's event WAKEUP", || {
         guest.qmp.execute("system_wakeup", json!({}))?;
@@ -176,7 +190,8 @@ impl Host {
         let took = start.elapsed();
         ensure!(output.status.success(), "{shown}: {}", String::from_utf8_lossy(&output.stderr).trim_end());
         let most = if self.verbose { usize::MAX } else { SHORT };
-        written(&String::from_utf8_lossy(&output.stdout), most, took)
+        let said = [output.stdout, output.stderr].concat();
+        written(&String::from_utf8_lossy(&said), most, took)
     }
 }
 

@@ -2,12 +2,15 @@
 //! modules in the order they load, and a program.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use nanoga_tests::initramfs::{self, libraries, modules};
 use nanoga_tests::paths::{self, Kernel};
+use nanoga_tests::qemu::{accelerator, tsc_words};
 use xshell::{Shell, cmd};
 
 /// What a guest needs for its channels, its network and its disks. What a kernel does not have is left out.
@@ -36,9 +39,18 @@ pub struct Image {
     /// Another file, at the same path or at that behind the colon. May be repeated.
     #[arg(long = "file", value_name = "FILE[:PATH]")]
     files: Vec<String>,
+    /// The machine of QEMU that is shown to boot it.
+    #[arg(long, value_enum, default_value_t = Board::Pc)]
+    board: Board,
     /// Where the image goes.
     #[arg(long, default_value = "nanoga.img.gz")]
     output: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Board {
+    Pc,
+    Microvm,
 }
 
 /// Builds it, and says how large it is and how it boots.
@@ -49,10 +61,13 @@ pub fn build(sh: &Shell, wanted: &Image) -> Result<()> {
     if let Some(payload) = &wanted.payload {
         let name = payload.file_name().and_then(|name| name.to_str()).context("a program without a name")?;
         let bytes = fs::read(payload).with_context(|| format!("reading {}", payload.display()))?;
+        can_run(payload, &bytes, &wanted.files)?;
         image.file(&format!("bin/{name}"), 0o755, bytes);
-        // A static program has none, and ldd fails.
-        for library in libraries(std::slice::from_ref(payload)).unwrap_or_default() {
-            image.library(&library)?;
+        match libraries(std::slice::from_ref(payload)) {
+            Ok(libraries) => libraries.iter().try_for_each(|library| image.library(library))?,
+            Err(error) if error.to_string().contains("not found") => return Err(error),
+            // A static program has none, and ldd fails.
+            Err(_) => {}
         }
         conf += &format!("exec={}\n", wanted.exec.as_deref().unwrap_or(&format!("/bin/{name}")));
     } else if let Some(exec) = &wanted.exec {
@@ -62,8 +77,10 @@ pub fn build(sh: &Shell, wanted: &Image) -> Result<()> {
         ensure!(setting.contains('='), "{setting:?} is no KEY=VALUE");
         conf += &format!("{setting}\n");
     }
+    understood(&conf)?;
     for file in &wanted.files {
-        let (from, to) = file.split_once(':').unwrap_or((file, file));
+        let (from, to) = places(file);
+        ensure!(to.starts_with('/'), "--file {file}: where in the image? As in --file {from}:/etc/file");
         image.copy(Path::new(from), Path::new(to))?;
     }
     set(&mut image, &conf);
@@ -82,14 +99,67 @@ pub fn build(sh: &Shell, wanted: &Image) -> Result<()> {
         Some(bare) => println!(", {bare} without the modules"),
         None => println!(),
     }
+    if let Some(name) = wanted.payload.as_deref().and_then(Path::file_name) {
+        println!("the payload is /bin/{}", name.display());
+    }
+    show_boot(wanted, boots.as_deref());
+    Ok(())
+}
+
+/// The commands that boot it and ask it.
+fn show_boot(wanted: &Image, kernel: Option<&Path>) {
+    let (machine, bus) = match wanted.board {
+        Board::Pc => ("pc", "virtio-serial-pci"),
+        Board::Microvm => ("microvm,acpi=on,rtc=on", "virtio-serial-device"),
+    };
+    // There are machines whose KVM runs no stock kernel. Whether this is one is known where the tests' kernel is.
+    let emulated = accelerator().is_ok_and(|accel| accel == "tcg");
+    let accel = if emulated { "tcg" } else { "kvm -accel tcg" };
+    let words = if emulated && wanted.board == Board::Microvm { tsc_words() } else { String::new() };
     println!(
-        "try: qemu-system-x86_64 -m 256 -nodefaults -nographic -no-reboot -kernel {} -initrd {} \\\n  \
-         -append 'console=ttyS0 quiet panic=-1' -serial mon:stdio \\\n  \
-         -chardev socket,path=qga.sock,server=on,wait=off,id=qga0 -device virtio-serial-pci \\\n  \
-         -device virtserialport,chardev=qga0,name=org.qemu.guest_agent.0",
-        boots.as_deref().unwrap_or(Path::new("vmlinuz")).display(),
+        "boot it{}:\n  \
+         qemu-system-x86_64 -M {machine} -accel {accel} -m 256 -nodefaults -nographic -no-reboot \\\n  \
+         -kernel {} -initrd {} -append 'console=ttyS0 quiet panic=-1{words}' -serial mon:stdio \\\n  \
+         -chardev socket,path=qga.sock,server=on,wait=off,id=qga0 -device {bus} \\\n  \
+         -device virtserialport,chardev=qga0,name=org.qemu.guest_agent.0\n\
+         ask it, from the same folder (cargo build --release -p nanoga-host):\n  \
+         nanoga-host -a qga.sock info",
+        if kernel.is_none() { ", with your kernel in the place of vmlinuz" } else { "" },
+        kernel.unwrap_or(Path::new("vmlinuz")).display(),
         wanted.output.display()
     );
+}
+
+/// A file of this machine, and where it goes in the image.
+fn places(file: &str) -> (&str, &str) {
+    file.split_once(':').unwrap_or((file, file))
+}
+
+/// Refuses what a guest with these files could not run.
+fn can_run(payload: &Path, bytes: &[u8], files: &[String]) -> Result<()> {
+    let name = payload.display();
+    ensure!(fs::metadata(payload)?.permissions().mode() & 0o111 != 0, "{name} is not executable");
+    if let Some(script) = bytes.strip_prefix(b"#!") {
+        let line = script.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line = String::from_utf8_lossy(line);
+        let interpreter = line.split_whitespace().next().unwrap_or_default();
+        ensure!(
+            files.iter().any(|file| places(file).1 == interpreter),
+            "{name} is a script, and {interpreter} is not in the image: add it, as in --file BUSYBOX:{interpreter}, \
+             where BUSYBOX is a static program"
+        );
+        return Ok(());
+    }
+    ensure!(bytes.starts_with(b"\x7fELF"), "{name} is neither a program for Linux nor a script");
+    Ok(())
+}
+
+/// Refuses settings that the agent does not understand: as the first process it would pass over them.
+fn understood(settings: &str) -> Result<()> {
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), conf(settings))?;
+    let output = Command::new(paths::agent_binary()?).arg("-D").env("QGA_CONF", file.path()).output()?;
+    ensure!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr).trim_end());
     Ok(())
 }
 
@@ -113,7 +183,11 @@ pub fn folders() -> initramfs::Image {
 
 /// Adds its settings: lines of `KEY=VALUE`.
 pub fn set(image: &mut initramfs::Image, settings: &str) {
-    image.file("etc/nanoga/init.conf", 0o644, format!("[general]\n{settings}").into());
+    image.file("etc/nanoga/init.conf", 0o644, conf(settings).into());
+}
+
+fn conf(settings: &str) -> String {
+    format!("[general]\n{settings}")
 }
 
 /// Adds these modules of a kernel and what they depend on, and the list by which the agent loads them.
@@ -166,4 +240,35 @@ fn present<'n>(kernel: &Path, more: &'n [String]) -> Result<Vec<&'n str>> {
 pub fn pack(sh: &Shell, image: initramfs::Image) -> Result<Vec<u8>> {
     let archive = image.finish()?;
     Ok(cmd!(sh, "gzip -9 -n").stdin(archive).quiet().output()?.stdout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_that_the_guest_cannot_run_is_refused() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let payload = dir.path().join("payload");
+        let said = |text: &str, mode: u32, files: &[&str]| {
+            fs::write(&payload, text).unwrap();
+            fs::set_permissions(&payload, fs::Permissions::from_mode(mode)).unwrap();
+            let files: Vec<String> = files.iter().map(|file| (*file).to_owned()).collect();
+            can_run(&payload, text.as_bytes(), &files).map_err(|error| error.to_string())
+        };
+        let script = "#!/bin/sh -e\necho\n";
+        assert!(said(script, 0o755, &["/bin/sh:/bin/bash"]).unwrap_err().contains("/bin/sh is not in the image"));
+        assert_eq!(said(script, 0o755, &["busybox:/bin/sh"]), Ok(()));
+        assert_eq!(said(script, 0o755, &["/bin/sh"]), Ok(()));
+        assert!(said("\x7fELF", 0o644, &[]).unwrap_err().contains("not executable"));
+        assert_eq!(said("\x7fELF", 0o755, &[]), Ok(()));
+        assert!(said("[package]", 0o755, &[]).unwrap_err().contains("neither a program"));
+    }
+
+    #[test]
+    fn a_setting_that_the_agent_does_not_know_is_refused() {
+        understood("exec=/bin/program -x\non-exit=reboot\nhostname=guest\n").unwrap();
+        assert!(understood("on-exti=reboot\n").unwrap_err().to_string().contains("on-exti"));
+        assert!(understood("on-exit=sleep\n").unwrap_err().to_string().contains("on-exit"));
+    }
 }

@@ -16,13 +16,42 @@ pub struct Target {
     pub as_qemu_ga: bool,
 }
 
+impl Target {
+    /// What its service is called.
+    fn name(&self) -> &'static str {
+        if self.as_qemu_ga { "qemu-guest-agent" } else { "nanoga" }
+    }
+}
+
 /// Builds the agent and installs it.
 pub fn run(sh: &Shell, target: &Target) -> Result<()> {
     cmd!(sh, "cargo build --release").run()?;
     for file in place(&paths::target_dir().join("release/nanoga"), target)? {
         println!("{}", file.display());
     }
+    print!("{}", next(target));
     Ok(())
+}
+
+/// What is left to do.
+fn next(target: &Target) -> String {
+    let name = target.name();
+    let restricted = paths::workspace_dir().join("packaging/systemd/restricted.conf");
+    let drop_in = target.root.join(format!("etc/systemd/system/{name}.service.d/restricted.conf"));
+    let now = if target.root == Path::new("/") {
+        format!(
+            "  systemctl daemon-reload && udevadm control --reload && systemctl start {name}\n\
+             with OpenRC:\n  rc-update add {name} && rc-service {name} start\n"
+        )
+    } else {
+        format!("  nothing with systemd; with OpenRC, in that system: rc-update add {name}\n")
+    };
+    format!(
+        "\nnext (with systemd nothing has to be enabled: udev starts it when the port appears):\n{now}\
+         if the host shall run no programs and open no files:\n  install -D -m 644 {} {}\n",
+        restricted.display(),
+        drop_in.display()
+    )
 }
 
 /// Writes the files; which, in their order.
@@ -39,7 +68,7 @@ fn place(agent: &Path, target: &Target) -> Result<Vec<PathBuf>> {
         let text = fs::read_to_string(packaging.join(path)).with_context(|| format!("reading packaging/{path}"))?;
         anyhow::Ok(if target.as_qemu_ga { renamed(&text) } else { text })
     };
-    let name = if target.as_qemu_ga { "qemu-guest-agent" } else { "nanoga" };
+    let name = target.name();
 
     put("usr/sbin/nanoga", &fs::read(agent).with_context(|| agent.display().to_string())?, 0o755)?;
     put(&format!("usr/lib/systemd/system/{name}.service"), text("systemd/nanoga.service")?.as_bytes(), 0o644)?;
@@ -150,6 +179,20 @@ mod tests {
         assert!(read(&dir, "usr/lib/systemd/system/qemu-guest-agent.service").contains("ExecStart=/usr/sbin/qemu-ga "));
         assert!(read(&dir, "usr/lib/udev/rules.d/60-qemu-guest-agent.rules").contains("\"qemu-guest-agent.service\""));
         assert!(read(&dir, "etc/init.d/qemu-guest-agent").contains("command=\"/usr/sbin/qemu-ga\""));
+    }
+
+    #[test]
+    fn what_is_left_to_do_names_the_service_and_its_drop_in() {
+        for (as_qemu_ga, name) in [(false, "nanoga"), (true, "qemu-guest-agent")] {
+            let said = next(&Target { root: "/".into(), as_qemu_ga });
+            assert!(said.contains(&format!("systemctl start {name}\n")), "{said}");
+            let line = said.lines().find(|line| line.contains("restricted.conf")).unwrap();
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [.., from, to] = words[..] else { panic!("{line}") };
+            assert!(Path::new(from).is_file(), "{line}");
+            assert_eq!(to, format!("/etc/systemd/system/{name}.service.d/restricted.conf"));
+            assert!(!next(&Target { root: "/image".into(), as_qemu_ga }).contains("systemctl"));
+        }
     }
 
     #[test]

@@ -30,7 +30,8 @@ pub fn sent(text: &str) -> Result<()> {
 
 /// What comes from the agent.
 pub fn received(text: &str, took: Duration) -> Result<()> {
-    show(&format!("{} {text}  {}", coloured("32", "←"), time(took)))
+    show(&format!("{} {text}", coloured("32", "←")))?;
+    time(took)
 }
 
 /// A command that is run, as one would type it.
@@ -40,19 +41,15 @@ pub fn typed(command: &str) -> Result<()> {
 
 /// What a command wrote: so many lines of it.
 pub fn written(output: &str, most: usize, took: Duration) -> Result<()> {
-    // Tables begin with a blank.
-    let lines = output.lines().map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end());
-    let mut lines: Vec<String> = lines.map(str::to_owned).collect();
+    let mut lines: Vec<String> = output.lines().map(str::to_owned).collect();
     if lines.len() > most {
         let rest = lines.split_off(most);
         lines.push(format!("… {} more lines (--verbose shows them)", rest.len()));
     }
-    let last = lines.pop().unwrap_or_default();
     for line in lines {
         show(&format!("    {line}"))?;
     }
-    let gap = if last.is_empty() { "" } else { "  " };
-    show(&format!("    {last}{gap}{}", time(took)))
+    time(took)
 }
 
 /// Does something that takes a while and says so before.
@@ -70,10 +67,11 @@ pub fn show(text: &str) -> Result<()> {
     write(&format!("{text}\n"))
 }
 
-fn time(took: Duration) -> String {
+/// What it took, on a line of its own.
+fn time(took: Duration) -> Result<()> {
     let seconds = took.as_secs_f64();
-    let text = if seconds < 1.0 { format!("took {:.2} ms", seconds * 1000.0) } else { format!("took {seconds:.1} s") };
-    coloured("2", &text)
+    let text = if seconds < 1.0 { format!("({:.2} ms)", seconds * 1000.0) } else { format!("({seconds:.1} s)") };
+    show(&format!("  {}", coloured("2", &text)))
 }
 
 fn coloured(code: &str, text: &str) -> String {

@@ -38,17 +38,17 @@ fn next(target: &Target) -> String {
     let name = target.name();
     let restricted = paths::workspace_dir().join("packaging/systemd/restricted.conf");
     let drop_in = target.root.join(format!("etc/systemd/system/{name}.service.d/restricted.conf"));
+    // There is nothing to enable: udev starts it.
     let now = if target.root == Path::new("/") {
         format!(
-            "  systemctl daemon-reload && udevadm control --reload && systemctl start {name}\n\
-             with OpenRC:\n  rc-update add {name} && rc-service {name} start\n"
+            "next, with systemd:\n  systemctl daemon-reload && udevadm control --reload && systemctl start {name}\n\
+             or with OpenRC:\n  rc-update add {name} && rc-service {name} start\n"
         )
     } else {
-        format!("  nothing with systemd; with OpenRC, in that system: rc-update add {name}\n")
+        format!("with systemd that is all: udev starts it; with OpenRC, in that system:\n  rc-update add {name}\n")
     };
     format!(
-        "\nnext (with systemd nothing has to be enabled: udev starts it when the port appears):\n{now}\
-         if the host shall run no programs and open no files:\n  install -D -m 644 {} {}\n",
+        "\n{now}and where the host shall run no programs and open no files:\n  install -D -m 644 {} {}\n",
         restricted.display(),
         drop_in.display()
     )

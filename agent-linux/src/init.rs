@@ -129,7 +129,7 @@ pub fn bring_up(
     }
     let name = match options.word(Name::Hostname) {
         Some(name) => name.to_bytes(),
-        None => text::read_file(c"/etc/hostname", scratch).strip_suffix(b"\0").unwrap_or_default().trim_ascii(),
+        None => Words::new(text::read_file(c"/etc/hostname", scratch)).next().unwrap_or_default().to_bytes(),
     };
     if !name.is_empty()
         && let Err(error) = calls::set_host_name(name)

@@ -19,7 +19,8 @@ use crate::log::{Failed, say_of};
 use crate::memory::CHANNELS;
 use crate::ready::Ready;
 
-/// Options that may be given, in the configuration and on the command line together. Beyond: an error at the start.
+/// Options that may be given, in the configuration and on the command line together. Beyond: an error at the start,
+/// which a first process says and passes over.
 const GIVEN: usize = 48;
 
 /// What runs before a freeze and after a thaw, if nothing else is named.

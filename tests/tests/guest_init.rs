@@ -172,7 +172,8 @@ fn without_a_program_it_stays_and_answers() {
 
 #[test]
 fn an_odd_command_line_stops_nothing() {
-    let mut machine = first(Board::Microvm, "broken\nnonsense=1\ngrace=many\non-exit=stay\n");
+    let long = format!("broken\nnonsense=1\ngrace=many\non-exit=stay\n{}", "# too long\n".repeat(1000));
+    let mut machine = first(Board::Microvm, &long);
     machine.words = [
         " a=1 b c=\"d e\" f=g=h nanoga nanoga. nanoga.= nanoga.x nanoga.x=y nanoga.grace= nanoga.grace=-1 foo.bar=1",
         "nanoga.on-exit=stay nanoga.verbose=perhaps nanoga.method=pigeon nanoga.ready=vsock nanoga.vsock-peer=root ip= ip=dhcp ip=1.2.3 x",
@@ -182,12 +183,13 @@ fn an_odd_command_line_stops_nothing() {
     ]
     .join(" ");
     let qemu = Qemu::start(&machine).unwrap();
-    qemu.wait_console("the program is run with words of=its own").unwrap();
+    qemu.wait_console("the program is run with words of=its own -- --and these quoted ones").unwrap();
     let mut host = qemu.connect("qga0").unwrap();
     host.patience = LONG;
     host.sync_delimited().unwrap_or_else(|e| panic!("{e:#} {}", qemu.logs()));
     let console = qemu.console();
     for said in [
+        "/etc/nanoga/init.conf: it is too large",
         "there is no key 'nonsense'",
         "there is no key 'x'",
         "unknown method 'pigeon'",
@@ -258,9 +260,11 @@ fn file_systems_are_clean_after_the_end() {
     let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&disk).status().expect("mkfs.ext4 (e2fsprogs)");
     assert!(made.success());
     let mut machine = with_shell(Board::Pc, "grace=1\n");
+    machine.extras.files.push(("etc/hostname".into(), "berta\r\nsecond\n".into()));
     machine.disk = Some(disk.clone());
     machine.extras.modules.push("ext4");
     let mut guest = Guest::boot(&machine).unwrap();
+    assert_eq!(guest.sh("hostname").unwrap(), "berta\n");
     guest.sh("mkdir '/tmp/a b' && mount /dev/vda '/tmp/a b' && echo kept >'/tmp/a b/file'").unwrap();
     // Keeps it busy, and has nothing to lose.
     guest.sh("(cd '/tmp/a b' && exec sleep 1000 >held) &").unwrap();

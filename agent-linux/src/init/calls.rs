@@ -5,6 +5,7 @@
 use core::ffi::{CStr, c_char};
 use core::ptr;
 
+use agent_core::packed;
 use linux_raw_sys::{general as kernel, ioctl};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::io::{Errno, Result};
@@ -12,6 +13,7 @@ use rustix::net::{AddressFamily, SocketType, socket};
 
 use crate::arch::{syscall3, syscall5};
 use crate::guest::exec::launch;
+use crate::log::say_of;
 use crate::sys::{self, PATH, done, raw, wide};
 
 /// What became of the children of this process.
@@ -130,25 +132,35 @@ pub(super) fn take_terminal() {
     unsafe { syscall3(kernel::__NR_ioctl, 0, wide(ioctl::TIOCSCTTY), 1) };
 }
 
-/// The words of a program: pointers to strings that live for ever. The first place stays free; behind the words stand a
-/// NULL, the variables and one more.
+/// The variables of a program.
+const VARIABLES: [&CStr; 3] = [sys::PROGRAMS, c"HOME=/", c"TERM=linux"];
+
+/// The words of a program: pointers to strings that live for ever. The first place stays free; behind the words, which
+/// are never more than `MOST`, stand a NULL, the variables and one more.
 #[derive(Clone, Copy)]
 pub(super) struct Arguments {
-    words: [*const c_char; Arguments::MOST + 6],
+    words: [*const c_char; Arguments::PLACES],
     count: usize,
 }
 
 impl Arguments {
-    /// As many as there are.
+    /// Words that a program may have. Beyond: said, and left out.
     const MOST: usize = 64;
 
+    /// With the free one, the variables and a NULL behind each.
+    const PLACES: usize = 1 + Arguments::MOST + 1 + VARIABLES.len() + 1;
+
     /// No words.
-    pub(super) const NONE: Self = Arguments { words: [ptr::null(); Arguments::MOST + 6], count: 0 };
+    pub(super) const NONE: Self = Arguments { words: [ptr::null(); Arguments::PLACES], count: 0 };
 
     /// Puts words behind the others, as far as there is room.
     #[inline(never)]
     pub(super) fn push_all(&mut self, words: &mut dyn Iterator<Item = &'static CStr>) {
-        for word in words.take(Arguments::MOST) {
+        for word in words {
+            if self.count >= Arguments::MOST {
+                say_of(packed!("too many words, without '%' and what follows"), word.to_bytes());
+                break;
+            }
             self.count = self.count.wrapping_add(1);
             self.put(self.count, word);
         }
@@ -167,12 +179,41 @@ impl Arguments {
         if first.is_null() { c"" } else { unsafe { CStr::from_ptr(first) } }
     }
 
-    /// Becomes this program, in an environment of its own. Returns only if that failed.
-    pub(super) fn execute(&mut self) -> Errno {
+    /// Puts the variables behind the words: from where on.
+    fn put_variables(&mut self) -> usize {
         let behind = self.count.wrapping_add(2);
-        for (number, variable) in [sys::PROGRAMS, c"HOME=/", c"TERM=linux"].into_iter().enumerate() {
+        for (number, variable) in VARIABLES.into_iter().enumerate() {
             self.put(behind.wrapping_add(number), variable);
         }
+        behind
+    }
+
+    /// Becomes this program, in an environment of its own. Returns only if that failed.
+    pub(super) fn execute(&mut self) -> Errno {
+        let behind = self.put_variables();
         launch::search(self.program(), launch::PROGRAMS, &mut self.words, behind, &mut [0; PATH])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_variables_end_in_null_however_many_there_are() {
+        for count in [0, 1, 63, 64, 65, 1000] {
+            let mut arguments = Arguments::NONE;
+            for _ in 0..2 {
+                arguments.push_all(&mut core::iter::repeat_n(c"word", count));
+            }
+            let words = (2 * count).min(Arguments::MOST);
+            let behind = arguments.put_variables();
+            assert_eq!(behind, words + 2);
+            for (place, word) in arguments.words.iter().enumerate() {
+                let is_null = [0, words + 1].contains(&place) || place >= behind + VARIABLES.len();
+                assert_eq!(word.is_null(), is_null, "{count}: {place}");
+            }
+            assert!(arguments.words[behind + VARIABLES.len()].is_null());
+        }
     }
 }

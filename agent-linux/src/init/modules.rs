@@ -7,7 +7,7 @@ use rustix::fs::{CWD, OFlags};
 use rustix::io::Errno;
 
 use super::calls;
-use super::text::read_file;
+use super::text::{read_file, read_lines};
 use super::words::Words;
 use crate::log::failed;
 use crate::sys;
@@ -25,9 +25,8 @@ const PARAMETERS: usize = 1024;
 #[inline(never)]
 pub(super) fn load(space: &mut [u8]) {
     let (list, space) = space.split_at_mut(space.len() / 2);
-    for line in read_file(LIST, list).split(|byte| matches!(byte, b'\n' | 0)) {
-        let end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
-        let (path, given) = line.split_at_checked(end).unwrap_or_default();
+    for line in read_lines(LIST, list).split(|byte| matches!(byte, b'\n' | 0)) {
+        let (path, given) = entry(line);
         if matches!(path, [] | [b'#', ..]) {
             continue;
         }
@@ -42,6 +41,13 @@ pub(super) fn load(space: &mut [u8]) {
             }
         }
     }
+}
+
+/// What a line says: a path, and the parameters behind it.
+fn entry(line: &[u8]) -> (&[u8], &[u8]) {
+    let line = line.trim_ascii();
+    let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
+    line.split_at_checked(end).unwrap_or_default()
 }
 
 /// The parameters of the module at this path: those `given`, then those of the command line.
@@ -77,6 +83,19 @@ mod tests {
         line.push(0);
         let mut space = [9; PARAMETERS];
         collect(path.as_bytes(), given.as_bytes(), &mut line, &mut space).to_str().unwrap().trim().into()
+    }
+
+    #[test]
+    fn white_space_in_a_line_is_any() {
+        for (line, want) in [
+            ("/m/a.ko", ("/m/a.ko", "")),
+            ("  /m/a.ko\r", ("/m/a.ko", "")),
+            ("\t/m/a.ko\ta=1 b=2 \r", ("/m/a.ko", "\ta=1 b=2")),
+            (" \t# no module", ("#", " no module")),
+            (" \r", ("", "")),
+        ] {
+            assert_eq!(entry(line.as_bytes()), (want.0.as_bytes(), want.1.as_bytes()), "{line:?}");
+        }
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! Where a first process finds its options: in a file, in words of the kernel's command line, and behind ` -- ` in it.
 //!
-//! Later ones override earlier ones. What is wrong is said and passed over: nothing that stands there stops the agent.
+//! Later ones override earlier ones; channels on the command line, wherever there, replace those of the file. What is
+//! wrong is said and passed over: nothing that stands there stops the agent.
 
 use core::ffi::CStr;
 
+use rustix::io::Errno;
+
 use super::COMMAND_LINE;
 use super::calls::Arguments;
-use super::text::read_file;
+use super::text::{read_file, read_lines};
 use super::words::Words;
+use crate::log::failed;
 use crate::options::{Name, Options};
 use crate::text::until;
 use crate::{cli, config, sys};
@@ -26,12 +30,15 @@ const MACHINES: &[u8] = b"virtio_mmio.device=";
 pub(super) fn read(space: &'static mut [u8], options: &mut Options, program: &mut Arguments) {
     // A device that is missing may still come.
     let _ = options.give(Name::RetryPath, c"true");
-    let (text, space) = read_static(FILE, space);
+    // First the one that the file must leave room for.
+    let length = read_file(COMMAND_LINE, space).len();
+    let (line, space) = space.split_at_mut_checked(length).unwrap_or_default();
+    let length = read_lines(FILE, space).len();
+    let (text, space) = space.split_at_mut_checked(length).unwrap_or_default();
     let _ = config::parse(text, options, true);
     options.end_configuration();
 
-    let (text, space) = read_static(COMMAND_LINE, space);
-    let mut words = Words::new(text);
+    let mut words = Words::new(line);
     while let Some(setting) = words.next_with(PREFIX) {
         let key = until(setting.to_bytes(), b'=');
         let mut value = c"true";
@@ -40,31 +47,28 @@ pub(super) fn read(space: &'static mut [u8], options: &mut Options, program: &mu
         }
         let _ = config::set(key, value, options);
     }
-    let mut ours = Ours { words: &mut words, ended: false };
+    let mut ours = Ours { words: &mut words, is_program: false, ended: false };
     while !ours.ended {
         // What only prints has nobody to print for.
         let _ = cli::parse(&mut ours, options);
     }
     options.finish_without_what_is_wrong();
 
-    program.push_all(&mut Ours { words: &mut words, ended: false });
+    program.push_all(&mut Ours { words: &mut words, is_program: true, ended: false });
     if program.program().is_empty()
         && let Some(text) = options.word(Name::Exec)
     {
-        sys::join(space, &[text.to_bytes()]);
+        if sys::join(space, &[text.to_bytes()]).count_bytes() < text.count_bytes() {
+            failed(b"exec", Errno::TOOBIG);
+        }
         program.push_all(&mut Words::new(space));
     }
 }
 
-/// Reads a file, and leaves the rest of the memory.
-fn read_static(path: &CStr, space: &'static mut [u8]) -> (&'static mut [u8], &'static mut [u8]) {
-    let length = read_file(path, space).len();
-    space.split_at_mut_checked(length).unwrap_or_default()
-}
-
-/// The words up to the next `--`.
+/// The words up to the next `--`, which among those of the program means nothing.
 struct Ours<'a> {
     words: &'a mut Words<'static>,
+    is_program: bool,
     ended: bool,
 }
 
@@ -75,10 +79,30 @@ impl Iterator for Ours<'_> {
         while !self.ended {
             match self.words.next() {
                 Some(word) if word.to_bytes().starts_with(MACHINES) => {}
-                Some(word) if word != c"--" => return Some(word),
+                Some(word) if self.is_program || word != c"--" => return Some(word),
                 _ => self.ended = true,
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::boxed::Box;
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn the_program_has_every_word_behind_the_second_end_but_what_is_for_the_kernel() {
+        let line = b"quiet -- --on-exit stay virtio_mmio.device=1 -- /bin/echo one -- two \"\" virtio_mmio.device=2 \
+                     three\0";
+        let mut words = Words::new(Box::leak(Box::new(*line)));
+        assert_eq!(words.next_with(PREFIX), None);
+        let options: Vec<_> = Ours { words: &mut words, is_program: false, ended: false }.collect();
+        assert_eq!(options, [c"--on-exit", c"stay"]);
+        let program: Vec<_> = Ours { words: &mut words, is_program: true, ended: false }.collect();
+        assert_eq!(program, [c"/bin/echo", c"one", c"--", c"two", c"", c"three"]);
     }
 }

@@ -2,8 +2,10 @@
 
 use core::ffi::CStr;
 
+use agent_core::packed;
 use rustix::fs::{CWD, OFlags};
 
+use crate::log::say_of;
 use crate::sys;
 
 /// The text of a file with a zero byte behind it, as far as the space holds it. A file that cannot be read is empty.
@@ -15,6 +17,22 @@ pub(super) fn read_file<'a>(path: &CStr, space: &'a mut [u8]) -> &'a mut [u8] {
         *end = 0;
     }
     space.get_mut(..=length).unwrap_or_default()
+}
+
+/// The same of a file of lines. Of one that is too large the last whole line is the end, and that is said.
+#[inline(never)]
+pub(super) fn read_lines<'a>(path: &CStr, space: &'a mut [u8]) -> &'a mut [u8] {
+    let room = space.len();
+    let text = read_file(path, space);
+    if text.len() < room {
+        return text;
+    }
+    say_of(packed!("%: it is too large, the end is left out"), path.to_bytes());
+    let end = text.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+    if let Some(end) = text.get_mut(end) {
+        *end = 0;
+    }
+    text.get_mut(..=end).unwrap_or_default()
 }
 
 /// Writes a word to a file of the kernel's. Whether that worked.
@@ -38,6 +56,18 @@ mod tests {
         assert_eq!(read_file(path, &mut space[..4]), b"one\0");
         assert_eq!(read_file(path, &mut space[..1]), b"\0");
         assert_eq!(read_file(path, &mut []), b"");
+        std::fs::write(path.to_str().unwrap(), "one\ntwo\nthree").unwrap();
+        for (space, want) in [
+            (15, &b"one\ntwo\nthree\0"[..]),
+            (14, b"one\ntwo\0"),
+            (8, b"one\0"),
+            (5, b"one\0"),
+            (4, b"\0"),
+            (1, b"\0"),
+            (0, b""),
+        ] {
+            assert_eq!(read_lines(path, &mut [7; 15][..space]), want, "{space}");
+        }
         std::fs::remove_file(path.to_str().unwrap()).unwrap();
         assert_eq!(read_file(path, &mut space), b"\0");
     }

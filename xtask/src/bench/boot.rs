@@ -169,7 +169,8 @@ fn said(qemu: &Qemu, line: &str) -> Result<f64> {
     Ok(qemu.started.elapsed().as_secs_f64())
 }
 
-/// Prints the time from the start of an agent to its first reply, in a guest that is up.
+/// Prints the time from the start of an agent to its first reply, in a guest that is up, and how often it wakes up there
+/// when no host is connected.
 fn starts() -> Result<()> {
     let mut machine = Machine::new(Board::Pc);
     machine.extras.programs = vec![paths::reference_agent()?];
@@ -182,12 +183,32 @@ fn starts() -> Result<()> {
         }
     }
     row("in a guest, start to first reply", &samples.each_ref().map(|samples| median(samples)), milliseconds);
+    drop(host);
+    guest.wait_host_connected(false)?;
+    let [ours, theirs] = [wakeups(&mut guest, "nanoga")?, wakeups(&mut guest, "qemu-ga")?];
+    println!("{:<40} {ours:>12} {theirs:>12}", "in a guest, wake-ups in 5 s, no host");
     Ok(())
+}
+
+/// The command that starts a program on the port.
+fn on_port(program: &str) -> String {
+    format!("{program} -m virtio-serial -p /dev/$port -t /run </dev/null >/tmp/log 2>&1 & agent=$!")
+}
+
+/// How often an agent wakes up in five seconds in which no host is connected.
+fn wakeups(guest: &mut Guest, program: &str) -> Result<u64> {
+    guest.sh(&on_port(program))?;
+    let process = guest.sh("sleep 1; echo $agent")?.trim().parse()?;
+    let before = guest.status(process)?.switches;
+    guest.sh("sleep 5")?;
+    let after = guest.status(process)?.switches;
+    guest.sh("kill -9 $agent; wait $agent; true")?;
+    Ok(after - before)
 }
 
 fn start(guest: &mut Guest, host: &mut Client, program: &str) -> Result<Duration> {
     let asked = ask(host)?;
-    let command = format!("{program} -m virtio-serial -p /dev/$port -t /run </dev/null >/tmp/log 2>&1 & agent=$!");
+    let command = on_port(program);
     let start = Instant::now();
     let replied = thread::scope(|scope| {
         let replied = scope.spawn(|| answered(host, asked));

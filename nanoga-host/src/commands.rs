@@ -172,11 +172,12 @@ fn exec(agent: &mut Agent, input: bool, words: &[String], as_json: bool) -> Resu
         stdin().read_to_end(&mut bytes)?;
         request["input-data"] = BASE64_STANDARD.encode(bytes).into();
     }
-    let started = agent.run("guest-exec", request.clone()).or_else(|_| {
-        // Agents before 8.1 of QEMU know no more than this; of whatever else was wrong they say it again.
+    let mut started = agent.run("guest-exec", request.clone());
+    // Agents before 8.1 of QEMU know no more than this. Whatever else went wrong, the program may run already.
+    if started.as_ref().is_err_and(|error| error.to_string().contains("parameter type for 'capture-output'")) {
         request["capture-output"] = true.into();
-        agent.run("guest-exec", request)
-    });
+        started = agent.run("guest-exec", request);
+    }
     let started = started.map_err(|error| {
         if input && error.to_string().contains("size limit exceeded") {
             return error.context("standard input is more than fits into one request: `write` it to a file first");

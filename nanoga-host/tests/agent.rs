@@ -172,6 +172,33 @@ fn an_older_agent_of_qemu_is_asked_in_its_own_way() -> Result<()> {
     Ok(())
 }
 
+/// An agent that answers to nothing but the first request: it may run the program as well.
+#[test]
+fn a_program_is_not_started_twice_where_the_agent_is_slow() -> Result<()> {
+    let dir = tempfile::TempDir::new()?;
+    let socket = dir.path().join("slow");
+    let listener = UnixListener::bind(&socket)?;
+    let requests = thread::spawn(move || -> Result<Vec<String>> {
+        let (mut stream, _) = listener.accept()?;
+        let mut requests = Vec::new();
+        for line in BufReader::new(stream.try_clone()?).split(b'\n') {
+            let line = line?;
+            let line = String::from_utf8_lossy(line.strip_prefix(b"\xFF").unwrap_or(&line)).into_owned();
+            let request: Value = serde_json::from_str(&line)?;
+            if request["execute"] == "guest-sync-delimited" {
+                writeln!(stream, "{{\"return\": {}}}", request["arguments"]["id"])?;
+            }
+            requests.push(request["execute"].to_string());
+        }
+        Ok(requests)
+    });
+    let output = host(&socket.display().to_string(), &["--timeout", "1", "exec", "--", "reboot"])?;
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no answer in time"), "{output:?}");
+    let requests = requests.join().map_err(|_| anyhow::anyhow!("the agent failed"))??;
+    assert_eq!(requests, ["\"guest-sync-delimited\"", "\"guest-exec\""]);
+    Ok(())
+}
+
 #[test]
 fn files_travel_whole_in_both_directions() -> Result<()> {
     let agent = Agent::on_unix()?;

@@ -152,6 +152,11 @@ impl Channel {
         }
     }
 
+    /// Can hosts reach the agent here?
+    pub fn is_open(&self) -> bool {
+        self.listener.is_some() || matches!(self.line, Line::Stream(_))
+    }
+
     fn event_data(&self) -> EventData {
         EventData::new_u64(u64::try_from(self.token).unwrap_or(u64::MAX))
     }

@@ -56,7 +56,7 @@ fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'s
     if FULL {
         // No kernel is without these events; if one is, the rest does not depend on them.
         let _ = agent.guest.watch_generation(&epoll);
-        agent.guest.start();
+        agent.guest.reseed();
     }
     let mut last = 0;
     if let Some(devices) = agent.guest.tables.init.first().and_then(Init::devices) {
@@ -70,9 +70,14 @@ fn serve(agent: &mut Agent<LinuxGuest>, channels: &mut [Channel], what: &mut &'s
                 return Ok(());
             }
         }
+        let mut all_open = true;
         for channel in &mut *channels {
             channel.arm(epoll.as_fd()).inspect_err(|_| *what = channel.path())?;
             deadline_ms = deadline_ms.min(channel.deadline_ms());
+            all_open &= channel.is_open();
+        }
+        if FULL && all_open {
+            agent.guest.tell_ready();
         }
         let mut timeout_ms = sys::FOR_EVER;
         if deadline_ms != NEVER {

@@ -24,6 +24,7 @@ pub mod tzif;
 pub mod utmp;
 
 use core::ffi::CStr;
+use core::mem;
 
 use agent_core::guest::{Guest, Job};
 use heapless::Vec;
@@ -77,6 +78,8 @@ pub struct LinuxGuest {
     environment: Strings<'static>,
     /// How the agent shall run.
     options: &'static Options,
+    /// Where it has yet to say that it is ready.
+    ready: Ready,
     freezer: Freezer,
     /// What was mounted when a host asked last.
     mounts: Option<Mounts>,
@@ -104,6 +107,7 @@ impl LinuxGuest {
             last_suspend,
             environment,
             options,
+            ready: options.ready,
             freezer,
             events: None,
             mounts: None,
@@ -117,10 +121,9 @@ impl LinuxGuest {
         self.environment.value(name)
     }
 
-    /// The agent is about to serve its channels, which are open.
-    pub fn start(&mut self) {
-        self.reseed();
-        let ready = self.options.ready;
+    /// Says, once, that the agent serves its channels, all of which are open.
+    pub fn tell_ready(&mut self) {
+        let ready = mem::replace(&mut self.ready, Ready::Untold);
         if ready != Ready::Untold {
             self.start_worker(&mut || {
                 ready::tell(ready);

@@ -26,6 +26,7 @@ use rustix::fs::{AtFlags, CWD, OFlags, statat};
 use rustix::process::getpid;
 
 use crate::channel::NEVER;
+use crate::event_loop::block_signals;
 use crate::log::failed;
 use crate::memory;
 use crate::options::{Name, Options};
@@ -77,6 +78,7 @@ const FIRST_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// as an ordinary one. `texts` is kept, `scratch` is lent.
 #[inline(never)]
 pub fn bring_up(
+    mut arguments: Strings<'static>,
     environment: Strings<'static>,
     texts: &'static mut [u8],
     scratch: &mut [u8],
@@ -84,17 +86,17 @@ pub fn bring_up(
     place: &mut Vec<Init, 1>,
 ) {
     mounts::mount(mounts::KERNEL);
-    // Its own, and without waiting: a terminal that is stopped must not stop the agent.
-    if let Ok(console) = sys::open(CWD, CONSOLE, OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK) {
-        calls::make_standard(&console);
-    }
+    // A terminal that is stopped must not stop the agent.
+    open_console(OFlags::NONBLOCK);
+    let is_new = arguments.next() != Some(sys::ITSELF);
     let _ = place.push(Init {
         devices: Devices::listen(),
         program: Arguments::NONE,
         process: 0,
         started_ms: 0,
-        // An agent that has started anew, after a panic, has a program that goes on.
-        start_ms: if calls::collect() == Children::None { 0 } else { NEVER },
+        // An agent that has started anew, after a panic, has a program that goes on. Other children may be left from
+        // whoever was the first process before.
+        start_ms: if is_new || calls::collect() == Children::None { 0 } else { NEVER },
         on_exit: 0,
         grace_s: 0,
         ending: None,
@@ -113,12 +115,14 @@ pub fn bring_up(
         }
     }
     if let Some(program) = options.word(Name::Handoff)
-        && handoff::hand_off(program, environment)
+        && handoff::hand_off(program, arguments, environment)
     {
         place.clear();
         return;
     }
 
+    // What is to end the guest has to wait until it can: the kernel would drop it.
+    block_signals(true);
     let _ = calls::reboot(kernel::LINUX_REBOOT_CMD_CAD_OFF);
     mounts::mount(mounts::PROGRAMS);
     text::write_file(c"/sys/devices/system/memory/auto_online_blocks", b"online");
@@ -244,6 +248,15 @@ const UNHANDLED: [u32; 10] = [
 /// Waits a moment, after what should not happen.
 pub fn pause() {
     calls::wait(None, 1000);
+}
+
+/// Opens the console anew, which becomes 0, 1 and 2. How it is read and written is shared by all who have it of one who
+/// opened it.
+#[inline(never)]
+fn open_console(flags: OFlags) {
+    if let Ok(console) = sys::open(CWD, CONSOLE, OFlags::RDWR | OFlags::NOCTTY | flags) {
+        calls::make_standard(&console);
+    }
 }
 
 /// The words of the kernel's command line.

@@ -87,7 +87,7 @@ pub fn run(
     let Small { channels, options, tables } = small;
     if init::is_first() {
         // An agent that handed that over to another init is an ordinary one from here on.
-        init::bring_up(environment, &mut config.0, memory.scratch(), options, &mut tables.init);
+        init::bring_up(arguments, environment, &mut config.0, memory.scratch(), options, &mut tables.init);
         return u8::from(serve(options, environment, memory, channels, tables).is_err());
     }
     let done = match read(arguments, environment, &mut config.0, options) {

@@ -2,7 +2,7 @@
 //!
 //! No panic is known to be reachable (`cargo xtask panics`), but the agent may be PID 1, and then its end is the guest's.
 //! So the program is executed once more, by the link that leads to the very file that runs, whatever may stand in its
-//! place by now. A message would cost five kilobytes of formatting: there is none.
+//! place by now. That link is its name from then on, which tells a first process that its program may run. A message would cost five kilobytes of formatting: there is none.
 
 #![allow(unsafe_code, reason = "one mutable static, written before anything can panic")]
 
@@ -44,8 +44,15 @@ fn panic(_: &PanicInfo<'_>) -> ! {
     {
         rescue();
         let _ = nanosleep(&PAUSE);
-        // SAFETY: arrays of strings by their types.
-        unsafe { sys::execve_words(c"/proc/self/exe", restart.arguments.array(), restart.environment.array()) };
+        // SAFETY: arrays of strings by their types, on a stack that the kernel has made writable; nobody reads them any
+        // more but the kernel.
+        unsafe {
+            let arguments = restart.arguments.array();
+            if !(*arguments).is_null() {
+                arguments.cast_mut().write(sys::ITSELF.as_ptr());
+            }
+            sys::execve_words(sys::ITSELF, arguments, restart.environment.array())
+        };
     }
     sys::exit(ABORTED)
 }

@@ -22,7 +22,7 @@ pub use control::{OfFileSystem, ask_file_system, make_raw, netlink_strict};
 pub use descriptor::{allow_descriptors, close_range, copy_to, keep_standard_descriptors, passed_listener, print};
 pub use event::{FOR_EVER, epoll_wait, events};
 pub use file::{close, list, lock, lseek, open, open_inheritable, read, read_at, read_file, read_link, write};
-pub use process::{ANY, PROGRAMS, become_agent, execve, execve_words, exit, fork, is_copy, vfork, wait};
+pub use process::{ANY, ITSELF, PROGRAMS, become_agent, execve, execve_words, exit, fork, is_copy, vfork, wait};
 pub use signal::{SignalSet, block_only, default_signal, default_signals, kill, next_signal, signalfd};
 pub use strings::{PATH, Strings, join, tail};
 

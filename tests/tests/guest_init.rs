@@ -391,7 +391,14 @@ fn a_guest_that_sleeps_to_disk_goes_on_with_the_same_first_process() {
 
 #[test]
 fn it_hands_over_to_another_init_and_goes_on_beside_it() {
-    let mut guest = Guest::boot(&first(Board::Pc, "handoff=/sbin/init\nhostname=ignored\n")).unwrap();
+    let mut machine = first(Board::Pc, "handoff=/handed\nhostname=ignored\n");
+    // It gets the words that the kernel has for it, and a console that waits.
+    let script = "#!/bin/sh\necho handed: $* $(grep flags: /proc/1/fdinfo/0)\nexec /sbin/init\n";
+    machine.extras.files.push(("handed".into(), script.into()));
+    machine.words = " single nanoga.grace=1 emergency".into();
+    let mut guest = Guest::boot(&machine).unwrap();
+    // O_RDWR and O_LARGEFILE, without O_NONBLOCK.
+    assert!(guest.console().contains("handed: single emergency flags: 0100002"), "{}", guest.logs());
     let mut host = guest.host("qga0").unwrap();
     assert_eq!(guest.sh("readlink /proc/1/exe").unwrap(), "/bin/busybox\n");
     let agent = guest.sh("pidof init | tr ' ' '\\n' | while read p; do readlink /proc/$p/exe | grep -q '^/init' && \

@@ -70,13 +70,19 @@ fn a_channel_that_is_not_there_stops_neither_the_others_nor_the_program() {
     }
     qemu.wait_console("it runs").unwrap();
 
-    // With none at all there is still the program, and a way to the end.
-    machine.words = format!(" -- {dead}");
+    // With none at all there is still the program, and a way to the end; and with children of who was there before it.
+    machine.extras.files.push(("early".into(), "#!/bin/sh\nsleep 1000 &\nexec /init\n".into()));
+    machine.words = format!(" rdinit=/early -- {dead} --ready console");
     let mut qemu = Qemu::start(&machine).unwrap();
     qemu.wait_console("it runs").unwrap();
+    press_ctrl_alt_del(&mut qemu);
+    qemu.exited().unwrap();
+    assert!(!qemu.console().contains("nanoga: ready"), "{}", qemu.logs());
+}
+
+fn press_ctrl_alt_del(qemu: &mut Qemu) {
     let keys = ["ctrl", "alt", "delete"].map(|key| json!({ "type": "qcode", "data": key }));
     qemu.qmp.execute("send-key", json!({ "keys": keys })).unwrap();
-    qemu.exited().unwrap();
 }
 
 #[test]
@@ -89,6 +95,18 @@ fn a_device_that_never_comes_is_waited_for_not_for_ever_and_named() {
     for said in ["waiting for /dev/nowhere", "/dev/nowhere is still missing: going on without it"] {
         assert!(qemu.console().contains(&format!("nanoga: {said}")), "{said}: {}", qemu.logs());
     }
+}
+
+#[test]
+fn who_wants_the_end_while_a_device_is_waited_for_gets_it_afterwards() {
+    let mut machine = first(Board::Pc, "exec=/script\n", "exec sleep 1000");
+    machine.words = " ip=10.0.0.2:::24::eth9".into();
+    let mut qemu = Qemu::start(&machine).unwrap();
+    qemu.wait_console("nanoga: waiting for 10.0.0.2:::24::eth9").unwrap();
+    press_ctrl_alt_del(&mut qemu);
+    let event = qemu.qmp.wait_event("SHUTDOWN", LONG).unwrap_or_else(|e| panic!("{e:#} {}", qemu.logs()));
+    assert_eq!(event["data"]["reason"], "guest-shutdown", "{}", qemu.logs());
+    qemu.exited().unwrap();
 }
 
 /// The kernel finds nothing there but the serial ports, and cannot power off.

@@ -72,9 +72,11 @@ impl LinuxGuest {
         if !self.options.is_on(Name::Reseed) {
             return;
         }
-        if let Err(error) = draw(None) {
+        // Before the first seed, at boot, there is nothing that a snapshot could hold.
+        if let Err(error) = draw(None)
+            && error != Errno::NODATA
+        {
             say(packed!("cannot reseed: !"), &[why(sys::errno(error))]);
-            return;
         }
         self.start_worker(&mut || {
             let mut entropy = Entropy::zeros();

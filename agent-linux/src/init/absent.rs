@@ -16,7 +16,15 @@ pub fn is_first() -> bool {
 }
 
 /// Nothing is done.
-pub fn bring_up(_: Strings<'static>, _: &'static mut [u8], _: &mut [u8], _: &mut Options, _: &mut Vec<Init, 1>) {}
+pub fn bring_up(
+    _: Strings<'static>,
+    _: Strings<'static>,
+    _: &'static mut [u8],
+    _: &mut [u8],
+    _: &mut Options,
+    _: &mut Vec<Init, 1>,
+) {
+}
 
 /// Nothing.
 pub fn pause() {}

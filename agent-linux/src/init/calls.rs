@@ -179,6 +179,11 @@ impl Arguments {
         if first.is_null() { c"" } else { unsafe { CStr::from_ptr(first) } }
     }
 
+    /// The words, which a NULL ends.
+    pub(super) fn array(&self) -> *const *const c_char {
+        self.words.as_ptr().wrapping_add(1)
+    }
+
     /// Puts the variables behind the words: from where on.
     fn put_variables(&mut self) -> usize {
         let behind = self.count.wrapping_add(2);

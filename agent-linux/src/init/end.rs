@@ -136,6 +136,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_the_child_that_is_named_is_waited_for_and_none_for_ever() {
+        crate::testing::alone("init::end::tests::inside_only_the_child_that_is_named_is_waited_for");
+    }
+
+    #[test]
+    #[ignore = "collects all children of the process: run by its namesake"]
+    fn inside_only_the_child_that_is_named_is_waited_for() {
+        crate::testing::must_be_alone();
+        let start = |lasts_ms| {
+            // SAFETY: the child ends here.
+            let child = unsafe { sys::fork() }.unwrap();
+            if child == 0 {
+                calls::wait(None, lasts_ms);
+                sys::exit(0);
+            }
+            sys::wide(child)
+        };
+        let took_ms = |child, limit_ms| {
+            let start_ms = sys::monotonic_ms();
+            wait_for(child, limit_ms);
+            sys::monotonic_ms() - start_ms
+        };
+        let (lasting, brief) = (start(60_000), start(0));
+        assert!(took_ms(brief, 30_000) < 15_000);
+        let limited = took_ms(ALL, 200);
+        assert!((200..15_000).contains(&limited), "{limited}");
+        sys::kill(lasting, kernel::SIGKILL);
+        assert!(took_ms(ALL, 30_000) < 15_000);
+        assert_eq!(calls::collect(), Children::None);
+    }
+
+    #[test]
     fn a_machine_can_switch_itself_off_by_what_its_description_says() {
         let mut table = [0; FADT];
         assert!(!is_reduced(&table) && !can_sleep(&table));

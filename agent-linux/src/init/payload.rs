@@ -2,12 +2,12 @@
 
 #![allow(unsafe_code, reason = "a forked process, which closes what it does not need")]
 
-use rustix::fs::{CWD, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Result;
 use rustix::process::setsid;
 
-use super::CONSOLE;
 use super::calls::{self, Arguments};
+use super::open_console;
 use crate::guest::job;
 use crate::log::failed;
 use crate::log::say;
@@ -29,10 +29,8 @@ fn become_program(arguments: &mut Arguments) -> ! {
     sys::default_signals();
     sys::block_only(SignalSet::EMPTY);
     let _ = setsid();
-    if let Ok(console) = sys::open(CWD, CONSOLE, OFlags::RDWR | OFlags::NOCTTY) {
-        calls::make_standard(&console);
-        calls::take_terminal();
-    }
+    open_console(OFlags::empty());
+    calls::take_terminal();
     // SAFETY: nothing is used any more but the three.
     unsafe { sys::close_range(3, u32::MAX) };
     let error = arguments.execute();

@@ -54,6 +54,9 @@ pub fn become_agent() {
     IS_COPY.store(false, Ordering::Relaxed);
 }
 
+/// Leads to the file of the program that runs.
+pub const ITSELF: &CStr = c"/proc/self/exe";
+
 /// For [`wait`]: any child.
 pub const ANY: usize = usize::MAX; // -1
 

@@ -46,13 +46,15 @@ use core::mem::{self, ManuallyDrop};
 use agent_core::Agent;
 use heapless::Vec;
 
+use agent_core::packed;
 use channel::Channel;
 use cli::Action;
 use guest::files::DESCRIPTORS;
 use guest::{LinuxGuest, Tables, freeze};
-use log::{Failed, failed};
+use log::{Failed, failed, say_why};
 use memory::{All, CHANNELS, ChannelMemory, Memory};
 use options::{FULL, Method, Name, Options};
+use rustix::io::Errno;
 use sys::Strings;
 
 /// What is small. It stands in static memory, beside data that is touched anyway: on the stack the channels would take
@@ -233,7 +235,9 @@ fn open(
             && let Err(error) = channel.open()
             && !is_first
         {
-            return Err(failed(place.path.to_bytes(), error));
+            let of_device = packed!("%: !; has the machine this channel, and its driver? --retry-path waits for it");
+            let is_missing = error == Errno::NOENT && !place.method.listens();
+            return Err(say_why(if is_missing { of_device } else { b"%: !" }, place.path.to_bytes(), error));
         }
     }
     Ok(())

@@ -24,9 +24,9 @@ use crate::image;
 use crate::provision::find_program;
 
 /// Bytes of the file with every command: what is reached, in whole KiB. The goal is 48 KiB.
-const FILE_LIMIT: u64 = 85 * 1024;
+const FILE_LIMIT: u64 = 87 * 1024;
 /// Bytes of the file with the fewest commands, `minimal`: what is reached, in whole KiB. The goal is 20 KiB.
-const MINIMAL_LIMIT: u64 = 33 * 1024;
+const MINIMAL_LIMIT: u64 = 34 * 1024;
 /// Bytes of an initramfs with the agent alone, compressed, without the kernel's modules.
 const INITRAMFS_LIMIT: u64 = 64 * 1024;
 /// What stands in the file if a command of these features does, as its name does.

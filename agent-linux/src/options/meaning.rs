@@ -37,6 +37,9 @@ const METHODS: &[u8] =
 /// Who may connect to a vsock, in the order of [`Peer`].
 const PEERS: &[u8] = b"host privileged any";
 
+/// What is said of an option, its choices, and what was chosen.
+const NO_CHOICE: &str = "--% must be one of %, not '%'";
+
 /// What a channel is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -120,13 +123,13 @@ impl Options {
             if peer.is_empty() {
                 peer = b"host";
             }
-            let peer = text::choice(PEERS, peer);
-            let ready = peer.and_then(|_| Ready::at(self.look_at(Name::Ready).unwrap_or_default().to_bytes()));
-            let (Some(peer), Some(ready)) = (peer, ready) else {
-                return Err(say(packed!("unknown value of --vsock-peer or --ready, try --help"), &[]));
+            let Some(choice) = text::choice(PEERS, peer) else {
+                return Err(say(packed!(NO_CHOICE), &[b"vsock-peer", PEERS, peer]));
             };
-            self.vsock_peer = [Peer::Host, Peer::Privileged].get(peer).copied().unwrap_or(Peer::Any);
-            self.ready = ready;
+            self.vsock_peer = [Peer::Host, Peer::Privileged].get(choice).copied().unwrap_or(Peer::Any);
+            let ready = self.look_at(Name::Ready).unwrap_or_default().to_bytes();
+            self.ready =
+                Ready::at(ready).ok_or_else(|| say(packed!(NO_CHOICE), &[b"ready", b"console vsock:PORT", ready]))?;
         }
         if INIT {
             let form = packed!("--grace must be a number from 1 to 3600, not '%'");
@@ -136,7 +139,7 @@ impl Options {
             };
             let wanted = self.look_at(Name::OnExit).unwrap_or(c"poweroff").to_bytes();
             let Some(on_exit) = text::choice(ON_EXIT, wanted) else {
-                return Err(say(packed!("--on-exit must be one of %, not '%'"), &[ON_EXIT, wanted]));
+                return Err(say(packed!(NO_CHOICE), &[b"on-exit", ON_EXIT, wanted]));
             };
             self.on_exit = on_exit;
         }

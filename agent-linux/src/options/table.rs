@@ -202,13 +202,13 @@ impl<'t> Table<'t> {
 
     /// Tells the text of `--help`.
     pub fn help(&self, out: &mut dyn FnMut(&[u8])) {
-        if FULL {
-            return out(self.0);
-        }
         let mut rest = self.0;
+        let mut lines = 0usize;
         while !rest.is_empty() {
             let line = cut(&mut rest, b'\n');
-            if !line.is_empty() {
+            lines = lines.wrapping_add(1);
+            // No line stands for an option that this agent does not have.
+            if lines <= HEADING || !line.is_empty() {
                 out(line);
                 out(b"\n");
             }

@@ -18,7 +18,7 @@ const LIMITS: &[(usize, &str)] = &[
     (INPUT, "bytes read from a channel at once; more wait in the kernel"),
     (limits::REQUEST_BYTES, "bytes of a request (--max-request); a longer one is refused"),
     (limits::DEPTH, "open brackets in a request; a deeper one is refused"),
-    (limits::REPLY_BYTES, "bytes of replies; more go to a file in memory, up to 1/8 of it"),
+    (limits::REPLY_BYTES, "bytes of replies; more go to a file in memory, up to 1/8 of all"),
     (files::FILES, "open files; more are refused"),
     (exec::CAPACITY, "programs; the one that ended first is forgotten"),
     (exec::STREAM_BYTES as usize, "bytes that a program prints, a stream; more are dropped"),

@@ -119,8 +119,6 @@ faults! {
     full {
         /// The argument of this name is no string.
         NotAString = "Invalid parameter type for '%', expected: string";
-        /// The argument of this name is neither `true` nor `false`.
-        NotABoolean = "Invalid parameter type for '%', expected: boolean";
         /// The argument of this name is no list.
         NotAnArray = "Invalid parameter type for '%', expected: array";
         /// The element of that number, counted from 0, in the argument of this name is no string.

@@ -257,7 +257,7 @@ impl Channel {
         match &self.line {
             Line::Absent(_) => self.look_for_device(),
             Line::Listening if self.listener.is_none() => self.watch_for_device(),
-            Line::Stream(_) if self.blocked && self.is_vsock() => self.end(agent),
+            Line::Stream(_) if self.blocked && self.is_vsock() => self.leave(agent),
             Line::Stream(stream) if self.host == Host::Appearing => {
                 if is_hung_up(stream.as_fd()) {
                     self.dismiss(agent);

@@ -6,7 +6,7 @@ use core::mem;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use agent_core::packed;
-use rustix::fs::{CWD, Mode, OFlags, ftruncate, openat, unlink};
+use rustix::fs::{CWD, Mode, OFlags, fchmod, ftruncate, openat, unlink};
 use rustix::process::{chdir, getpid, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
@@ -57,6 +57,8 @@ pub fn take_pid_file(options: &Options) -> Result<(), Failed> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match openat(CWD, path, flags, Mode::from_raw_mode(0o644)) {
         Ok(file) if sys::lock(&file).is_ok() => {
+            // Whoever looks for the agent may read it, also where it is made late, by a daemon.
+            let _ = fchmod(&file, Mode::from_raw_mode(0o644));
             let _ = ftruncate(&file, 0);
             PID_FILE.store(sys::raw(&file), Ordering::Relaxed);
             mem::forget(file);

@@ -96,7 +96,7 @@ pub fn bring_up(
         started_ms: 0,
         // An agent that has started anew, after a panic, has a program that goes on. Other children may be left from
         // whoever was the first process before.
-        start_ms: if is_new || calls::collect() == Children::None { 0 } else { NEVER },
+        start_ms: if is_new || !any_child() { 0 } else { NEVER },
         on_exit: 0,
         grace_s: 0,
         ending: None,
@@ -244,6 +244,16 @@ const UNHANDLED: [u32; 10] = [
     kernel::SIGTTOU,
     kernel::SIGPIPE,
 ];
+
+/// Collects the children that have ended. Is there another?
+fn any_child() -> bool {
+    loop {
+        match calls::collect() {
+            Children::Ended(_) => {}
+            children => return children == Children::Running,
+        }
+    }
+}
 
 /// Waits a moment, after what should not happen.
 pub fn pause() {

@@ -88,14 +88,14 @@ fn silence_is_said_to_be_what_it_means() -> Result<()> {
     assert!(stderr(&output).contains("another host (libvirt?) holds the channel"), "{output:?}");
 
     let address = scripted(&dir.path().join("silent"), None)?;
-    let output = host(&address, &["-t", "1", "suspend"])?;
+    let output = host(&address, &["-t", "3", "suspend"])?;
     assert_eq!(text(&output), "");
     let said = stderr(&output);
     let lines: Vec<&str> = said.lines().collect();
-    assert!(lines[0].contains("waiting up to 1 s for a refusal"), "{said}");
+    assert!(lines[0].contains("waiting up to 3 s for a refusal"), "{said}");
     assert_eq!(lines[1..], ["nanoga-host: no refusal: the guest obeys"]);
 
-    let output = host(&address, &["-t", "1", "exec", "--", "/bin/program"])?;
+    let output = host(&address, &["-t", "3", "exec", "--", "/bin/program"])?;
     assert!(
         stderr(&output).contains("it is unknown whether /bin/program was started: no answer in time"),
         "{output:?}"
@@ -192,7 +192,7 @@ fn a_program_is_not_started_twice_where_the_agent_is_slow() -> Result<()> {
         }
         Ok(requests)
     });
-    let output = host(&socket.display().to_string(), &["--timeout", "1", "exec", "--", "reboot"])?;
+    let output = host(&socket.display().to_string(), &["--timeout", "3", "exec", "--", "reboot"])?;
     assert!(String::from_utf8_lossy(&output.stderr).contains("no answer in time"), "{output:?}");
     let requests = requests.join().map_err(|_| anyhow::anyhow!("the agent failed"))??;
     assert_eq!(requests, ["\"guest-sync-delimited\"", "\"guest-exec\""]);

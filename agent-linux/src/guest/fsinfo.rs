@@ -14,6 +14,8 @@ impl FileSystems for LinuxGuest {
     fn file_systems(&mut self, each: &mut dyn FnMut(Step<'_>)) -> Result<(), Errno> {
         // The kernel takes longer to write the table than all else here.
         if self.mounts.as_ref().is_none_or(Mounts::are_stale) {
+            // If that fails, the old one does not count: the kernel says only once that it is stale.
+            self.mounts = None;
             self.mounts = Some(Mounts::read()?);
         }
         if let Some(mounts) = &mut self.mounts {

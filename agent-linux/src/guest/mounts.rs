@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_btrfs_has_the_number_of_a_device_it_lies_on() {
+    fn only_a_block_device_gives_a_btrfs_its_number() {
         let mut name = [0; 64];
         assert_eq!(device_at(b"/dev/null", &mut name), b"", "no block device");
         assert_eq!(device_at(b"/dev/missing", &mut name), b"");

@@ -121,12 +121,7 @@ fn aligned(length: usize) -> usize {
     length.wrapping_add(3) & !3
 }
 
-/// The `u16` at an offset, in the byte order of the machine, aligned or not.
-pub fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
-}
-
-/// The `u32` at an offset.
+/// The `u32` at an offset, in the byte order of the machine, aligned or not.
 pub fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }

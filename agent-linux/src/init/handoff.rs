@@ -13,8 +13,9 @@ use super::open_console;
 use crate::log::failed;
 use crate::sys::{self, Strings};
 
-/// Executes the program as the first process, with these further words, as the kernel would have. True in the process that goes on as an ordinary agent; false if the program
-/// could not be executed, and the agent is the first process still.
+/// Executes the program as the first process, with these further words, as the kernel would have. True in the process
+/// that goes on as an ordinary agent; false if the program could not be executed, and the agent is the first process
+/// still.
 #[inline(never)]
 pub(super) fn hand_off(program: &'static CStr, words: Strings<'static>, environment: Strings<'static>) -> bool {
     // SAFETY: the child is the agent from here on; the parent becomes another program, or ends the child.

@@ -49,7 +49,10 @@ impl<'a> Iterator for Words<'a> {
             *byte == 0 || (byte.is_ascii_whitespace() && !quoted)
         })?;
         let (word, rest) = text.split_at_mut_checked(end.wrapping_add(1))?;
-        self.rest = rest;
+        // Behind the zero byte the text has ended, whatever stands there.
+        if !matches!(word, [.., 0]) {
+            self.rest = rest;
+        }
         // Nothing but the zero byte at the end of all.
         if end == 0 {
             return None;
@@ -125,5 +128,11 @@ mod tests {
         let text = Box::leak(Box::new(*b"one two"));
         assert_eq!(Words::new(text).collect::<Vec<_>>(), [c"one"]);
         assert_eq!(Words::new(&mut []).next(), None);
+    }
+
+    #[test]
+    fn what_stands_behind_the_end_is_no_word() {
+        let text = Box::leak(Box::new(*b"one two\0left over\0"));
+        assert_eq!(Words::new(text).collect::<Vec<_>>(), [c"one", c"two"]);
     }
 }

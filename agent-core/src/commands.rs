@@ -77,8 +77,8 @@ impl<'c, G> Call<'c, G> {
         Failed
     }
 
-    // Arguments. What is wrong with the first of them that is wrong is noted, and said by `no_more_arguments`: only behind
-    // that may a command rely on what it was given.
+    // Arguments. What is wrong with the first of them that is wrong is noted, and said by `no_more_arguments`: only
+    // behind that may a command rely on what it was given.
 
     /// A mandatory argument of QAPI type `int`: 64 bits, signed, and written as an integer.
     #[inline(never)]

@@ -21,8 +21,8 @@ pub struct Error<'f> {
 }
 
 /// Makes the list of faults: each with its form, which says what to tell the host. In a form `%` stands for the word,
-/// `&` for the other word, `#` for the number, and `!` for what the number says as one of the kernel's errors. The agent
-/// with the fewest commands cannot fail in the ways of `full`, and has no sentences for them.
+/// `&` for the other word, `#` for the number, and `!` for what the number says as one of the kernel's errors. The
+/// agent with the fewest commands cannot fail in the ways of `full`, and has no sentences for them.
 macro_rules! faults {
     (
         seed { $($(#[$doc:meta])* $name:ident = $form:literal;)* }
@@ -123,7 +123,8 @@ faults! {
         NotAnArray = "Invalid parameter type for '%', expected: array";
         /// The element of that number, counted from 0, in the argument of this name is no string.
         ElementNotAString = "Invalid parameter type for '%[#]', expected: string";
-        /// The argument of this name is of neither type that it may have; the other word is what they are called together.
+        /// The argument of this name is of neither type that it may have; the other word is what they are called
+        /// together.
         NotAnAlternative = "Invalid parameter type for '%', expected: &";
         /// The argument of the second name is none of the words it may be.
         NotAMember = "Parameter '&' does not accept value '%'";

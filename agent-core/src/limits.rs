@@ -23,8 +23,8 @@ pub const KEY_SEARCH_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of a damaged token that are shown in its error, from the front. Beyond: the rest is left out.
 pub const SHOWN_TOKEN_BYTES: usize = 40;
 
-/// Bytes that one `guest-file-read` may ask for, as in the reference. Beyond: the request is refused. What the spool cannot
-/// hold of them is left for the next read.
+/// Bytes that one `guest-file-read` may ask for, as in the reference. Beyond: the request is refused. What the spool
+/// cannot hold of them is left for the next read.
 pub const FILE_READ_BYTES: usize = 48 * 1024 * 1024;
 
 /// Arguments of one command. Beyond: a command could not tell its own arguments from unexpected ones, so its

@@ -1,5 +1,5 @@
-//! `guest-exec` and `guest-exec-status` over processes that exist in memory only: what is asked of the guest, and how its
-//! answers look.
+//! `guest-exec` and `guest-exec-status` over processes that exist in memory only: what is asked of the guest, and how
+//! its answers look.
 #![cfg(feature = "exec")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 

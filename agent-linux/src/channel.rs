@@ -1,7 +1,7 @@
 //! A channel: the descriptor of the moment, the session on it, and what happens when the one or the other ends.
 //!
-//! It knows no protocol, and leaves the bytes to `channel/transfer.rs`. It never blocks and never polls: after each event
-//! it says what the next one can be.
+//! It knows no protocol, and leaves the bytes to `channel/transfer.rs`. It never blocks and never polls: after each
+//! event it says what the next one can be.
 
 mod absent;
 mod isa_serial;

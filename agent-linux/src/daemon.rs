@@ -46,8 +46,8 @@ pub fn detach() -> rustix::io::Result<bool> {
     Ok(true)
 }
 
-/// The number of the process stands in a file, which is locked for as long as that lives: its descriptor, or 0 if there is
-/// none.
+/// The number of the process stands in a file, which is locked for as long as that lives: its descriptor, or 0 if there
+/// is none.
 static PID_FILE: AtomicUsize = AtomicUsize::new(0);
 
 /// Takes the pid file, unless another agent has it. A link is not followed.

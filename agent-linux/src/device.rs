@@ -1,5 +1,5 @@
-//! Devices by the names that their drivers give them: those stand in a file of sysfs, beside the kernel's name, which is
-//! that of the node in `/dev`.
+//! Devices by the names that their drivers give them: those stand in a file of sysfs, beside the kernel's name, which
+//! is that of the node in `/dev`.
 
 use core::ffi::CStr;
 

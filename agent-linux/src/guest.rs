@@ -45,8 +45,8 @@ use crate::ready::{self, Ready};
 use crate::state::State;
 use crate::sys::Strings;
 
-/// What is kept for later, in static memory. What is large, and mostly never touched, stands last: so all that is touched
-/// is on the same pages.
+/// What is kept for later, in static memory. What is large, and mostly never touched, stands last: so all that is
+/// touched is on the same pages.
 #[repr(C)]
 pub struct Tables {
     /// For disks.

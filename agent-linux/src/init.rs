@@ -74,8 +74,8 @@ pub fn is_first() -> bool {
 /// `PROC_PID_INIT_INO` (linux/proc_ns.h).
 const FIRST_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-/// Brings the guest up. Nothing is left in `place` for an agent that another first process was handed over to: it goes on
-/// as an ordinary one. `texts` is kept, `scratch` is lent.
+/// Brings the guest up. Nothing is left in `place` for an agent that another first process was handed over to: it goes
+/// on as an ordinary one. `texts` is kept, `scratch` is lent.
 #[inline(never)]
 pub fn bring_up(
     mut arguments: Strings<'static>,

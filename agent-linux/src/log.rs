@@ -61,8 +61,8 @@ pub fn audit(words: &[&[u8]]) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failed;
 
-/// Says that something is not as it should be; see [`tell`]. An error with its words would be too large to be handed from
-/// function to function.
+/// Says that something is not as it should be; see [`tell`]. An error with its words would be too large to be handed
+/// from function to function.
 #[inline(never)]
 pub fn say(form: &[u8], words: &[&[u8]]) -> Failed {
     tell(WARNING, form, words);
@@ -87,8 +87,8 @@ pub fn failed(what: &[u8], error: rustix::io::Errno) -> Failed {
     say_why(b"%: !", what, error)
 }
 
-/// Says something in one line. In its form, which may be packed, `%` stands for the next word and `!` for one of our own,
-/// which may be packed too.
+/// Says something in one line. In its form, which may be packed, `%` stands for the next word and `!` for one of our
+/// own, which may be packed too.
 #[inline(never)]
 pub fn tell(level: &[u8], form: &[u8], words: &[&[u8]]) {
     if MUTED.load(Ordering::Relaxed) {

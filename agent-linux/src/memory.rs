@@ -15,8 +15,8 @@ pub const CHANNELS: usize = 4;
 /// Bytes read from a channel at once.
 pub const INPUT: usize = 16 * 1024;
 
-/// Bytes of the configuration file, and one. Beyond: an error at the start. A first process also has the kernel's command
-/// line and the words of its program here, and says what is cut.
+/// Bytes of the configuration file, and one. Beyond: an error at the start. A first process also has the kernel's
+/// command line and the words of its program here, and says what is cut.
 pub const CONFIG: usize = 8 * 1024;
 
 /// Bytes of a page, as kernels for this processor may have them.

@@ -1,9 +1,9 @@
 //! What a panic does: the agent starts anew.
 //!
-//! No panic is known to be reachable (`cargo xtask panics`), but the agent may be PID 1, and then its end is the guest's.
-//! So the program is executed once more, by the link that leads to the very file that runs, whatever may stand in its
-//! place by now. That link is its name from then on, which tells a first process that its program may run; nobody is told
-//! how that ends then. A message would cost five kilobytes of formatting: there is none.
+//! No panic is known to be reachable (`cargo xtask panics`), but the agent may be PID 1, and then its end is the
+//! guest's. So the program is executed once more, by the link that leads to the very file that runs, whatever may stand
+//! in its place by now. That link is its name from then on, which tells a first process that its program may run;
+//! nobody is told how that ends then. A message would cost five kilobytes of formatting: there is none.
 
 #![allow(unsafe_code, reason = "one mutable static, written before anything can panic")]
 

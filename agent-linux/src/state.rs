@@ -64,8 +64,8 @@ impl State {
     pub fn take_handle(&mut self) -> u32 {
         if let Err(error) = self.take() {
             self.warn(error);
-            // Milliseconds since the guest has started. They begin anew after 24 days, when nobody knows the old handles
-            // any more.
+            // Milliseconds since the guest has started. They begin anew after 24 days, when nobody knows the old
+            // handles any more.
             let now = u32::try_from(sys::monotonic_ms() & 0x7FFF_FFFF).unwrap_or(0);
             self.next = self.next.max(FIRST).max(now);
         }

@@ -1,4 +1,5 @@
-//! The readers of zone files, of their rules and of os-release: any bytes come to an end, and nothing outside of them is read.
+//! The readers of zone files, of their rules and of os-release: any bytes come to an end, and nothing outside of them
+//! is read.
 #![no_main]
 
 #[path = "../../agent-linux/tests/support/mod.rs"]

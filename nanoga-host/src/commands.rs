@@ -61,7 +61,8 @@ pub enum Command {
     },
     /// Ends the guest
     ///
-    /// An agent that obeys does not answer: this waits for a refusal (3 seconds, or --timeout), or until the channel ends.
+    /// An agent that obeys does not answer: this waits for a refusal (3 seconds, or --timeout), or until the channel
+    /// ends.
     Shutdown {
         /// How
         #[arg(value_enum, default_value_t = Shutdown::Powerdown)]

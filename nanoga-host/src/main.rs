@@ -1,4 +1,5 @@
-//! `nanoga-host`: asks a guest agent from the host. For those whose virtual machine monitor brings no client of its own.
+//! `nanoga-host`: asks a guest agent from the host. For those whose virtual machine monitor brings no client of its
+//! own.
 
 mod address;
 mod agent;

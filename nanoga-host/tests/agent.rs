@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use nanoga_tests::agent::Agent;
 use serde_json::Value;
 
-/// The program, beside the tests. (Cargo names it in a variable with a hyphen, which a shell between it and the compiler
-/// takes away.)
+/// The program, beside the tests. (Cargo names it in a variable with a hyphen, which a shell between it and the
+/// compiler takes away.)
 fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a test is a file");
     test.ancestors().nth(2).expect("it lies in deps").join("nanoga-host")

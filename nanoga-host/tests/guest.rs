@@ -106,8 +106,8 @@ fn start(guest: &mut Guest, more: &str) {
     std::fs::remove_file(guest.vsock().host_socket().with_extension("host_5000")).unwrap();
 }
 
-/// The program, beside the tests. (Cargo names it in a variable with a hyphen, which a shell between it and the compiler
-/// takes away.)
+/// The program, beside the tests. (Cargo names it in a variable with a hyphen, which a shell between it and the
+/// compiler takes away.)
 fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a test is a file");
     test.ancestors().nth(2).expect("it lies in deps").join("nanoga-host")

@@ -1,5 +1,6 @@
-//! The image a guest boots: busybox and its init, the kernel modules it needs, the agent, and a shell for the test. What differs between guests is done by the test, through that shell; only modules and programs that few guests
-//! need are [`Extras`].
+//! The image a guest boots: busybox and its init, the kernel modules it needs, the agent, and a shell for the test.
+//! What differs between guests is done by the test, through that shell; only modules and programs that few guests need
+//! are [`Extras`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -167,8 +168,8 @@ fn applets(busybox: &Path) -> Result<Vec<String>> {
     Ok(list.lines().filter(|l| *l != "bin/busybox").map(str::to_owned).collect())
 }
 
-/// The modules of these names and what they depend on, unpacked, in the order they load. What the kernel has built in is
-/// left out. `kernel` is its `lib/modules/VERSION`.
+/// The modules of these names and what they depend on, unpacked, in the order they load. What the kernel has built in
+/// is left out. `kernel` is its `lib/modules/VERSION`.
 pub fn modules(kernel: &Path, names: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = BTreeMap::new();
     find_modules(&kernel.join("kernel"), &mut files)?;

@@ -1,7 +1,7 @@
 //! An agent of this machine and one host of it, for tests that ask for one thing after the other.
 //!
-//! It knows how a host asks, and of what it may ask the programs only: what must hold is in the tests. What is not as it
-//! has to be here fails the test at once.
+//! It knows how a host asks, and of what it may ask the programs only: what must hold is in the tests. What is not as
+//! it has to be here fails the test at once.
 
 use std::time::Duration;
 

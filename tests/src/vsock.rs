@@ -1,5 +1,5 @@
-//! A vsock device without a kernel module of the host: `vhost-device-vsock` beside QEMU, and the host's end of it, which
-//! is that of Firecracker and Cloud Hypervisor.
+//! A vsock device without a kernel module of the host: `vhost-device-vsock` beside QEMU, and the host's end of it,
+//! which is that of Firecracker and Cloud Hypervisor.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -47,8 +47,8 @@ fn a_host_that_asks_for_sleep_and_leaves_at_once_is_obeyed() {
     }
 }
 
-/// Sends this, leaves, and wakes the guest up. False if the guest's kernel broke: the driver of Linux 6.1 trips over its
-/// own feet when it hears that the host has gone while it puts the device to sleep.
+/// Sends this, leaves, and wakes the guest up. False if the guest's kernel broke: the driver of Linux 6.1 trips over
+/// its own feet when it hears that the host has gone while it puts the device to sleep.
 fn is_obeyed(requests: &str) -> bool {
     let (mut guest, mut host, _) = Guest::with_agent(&Machine::new(Board::Pc), "").unwrap();
     host.send(requests).unwrap();

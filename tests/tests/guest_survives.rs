@@ -1,5 +1,5 @@
-//! What the agent as the first process survives: memory that runs out, channels that are not there, signals for anybody.
-//! Each time the guest still answers.
+//! What the agent as the first process survives: memory that runs out, channels that are not there, signals for
+//! anybody. Each time the guest still answers.
 
 use std::time::Duration;
 
@@ -123,7 +123,8 @@ fn without_virtio_and_acpi_the_serial_line_does_it_all() {
     qemu.exited().unwrap();
 }
 
-/// Any signal for any process, those of the kernel and the first one among them: but for the signals that end the guest.
+/// Any signal for any process, those of the kernel and the first one among them: but for the signals that end the
+/// guest.
 #[test]
 fn random_signals_for_every_process_leave_an_agent_that_answers() {
     let script = "echo started\nwhile :; do sleep 0.05; done";

@@ -20,8 +20,8 @@ const MODULES: &[&str] =
 /// What goes into it.
 #[derive(Args)]
 pub struct Image {
-    /// The kernel: a version under /lib/modules, a folder like that, or `none` for one with all drivers built in. Without
-    /// it: the kernel of the tests, otherwise the one that runs.
+    /// The kernel: a version under /lib/modules, a folder like that, or `none` for one with all drivers built in.
+    /// Without it: the kernel of the tests, otherwise the one that runs.
     #[arg(long)]
     kernel: Option<String>,
     /// The program that the guest is there for, with the libraries it is linked to.

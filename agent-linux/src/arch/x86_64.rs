@@ -78,8 +78,9 @@ pub unsafe fn syscall5(number: u32, a: usize, b: usize, c: usize, d: usize, e: u
 ///
 /// # Safety
 ///
-/// The flags must make the kernel hold this process until the child has become another program or ended (`CLONE_VFORK`).
-/// If they let it have this memory (`CLONE_VM`), `child` may do to it what a function could do that is called here.
+/// The flags must make the kernel hold this process until the child has become another program or ended
+/// (`CLONE_VFORK`). If they let it have this memory (`CLONE_VM`), `child` may do to it what a function could do that is
+/// called here.
 #[inline]
 pub unsafe fn clone(
     number: u32,
@@ -88,8 +89,9 @@ pub unsafe fn clone(
     argument: *mut c_void,
 ) -> isize {
     let result;
-    // SAFETY: a block that may use the stack leaves it aligned for a call and free below. The kernel gives the registers
-    // back as they were, but for those that any system call changes, and the child does not come back from its call.
+    // SAFETY: a block that may use the stack leaves it aligned for a call and free below. The kernel gives the
+    // registers back as they were, but for those that any system call changes, and the child does not come back from
+    // its call.
     unsafe {
         asm!(
             "syscall",

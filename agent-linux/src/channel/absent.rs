@@ -60,7 +60,8 @@ impl Absent {
         }
     }
 
-    /// Something happened: looks are worth it for a while. Not inlined, for the same reason as the loop's other buffers.
+    /// Something happened: looks are worth it for a while. Not inlined, for the same reason as the loop's other
+    /// buffers.
     #[inline(never)]
     pub(super) fn woken(&mut self) {
         let mut events = [0; 512];
@@ -83,8 +84,8 @@ impl AsFd for Absent {
 }
 
 impl Channel {
-    /// Sets a watch, then looks whether the device came back before it was set. One that was lost just after it had been
-    /// opened has to wait, or it would be opened and lost without end.
+    /// Sets a watch, then looks whether the device came back before it was set. One that was lost just after it had
+    /// been opened has to wait, or it would be opened and lost without end.
     pub fn watch_for_device(&mut self) {
         let soon_ms = self.opened_ms.wrapping_add(RETRY_MS);
         match Absent::new(self.place.path) {

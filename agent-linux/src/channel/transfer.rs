@@ -1,6 +1,7 @@
 //! The bytes of a channel on their way: from the host to the session, and replies back.
 //!
-//! It knows no protocol, and neither opens a line nor says what to wait for. It never blocks: what cannot go on says why.
+//! It knows no protocol, and neither opens a line nor says what to wait for. It never blocks: what cannot go on says
+//! why.
 
 use agent_core::packed;
 use agent_core::{Agent, Fed};
@@ -151,8 +152,8 @@ impl Channel {
         }
     }
 
-    /// The host has gone. What has been read of it is obeyed, the rest and all replies are dropped, so that the next one
-    /// finds a clean channel.
+    /// The host has gone. What has been read of it is obeyed, the rest and all replies are dropped, so that the next
+    /// one finds a clean channel.
     #[inline(never)]
     pub(super) fn dismiss(&mut self, agent: &mut Agent<LinuxGuest>) {
         let flow = self.transfer(agent, Effort::Last);

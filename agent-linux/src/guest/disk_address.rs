@@ -29,8 +29,8 @@ const DRIVERS: [(&[u8], Bus); 7] = [
     (b"/xhci_hcd", Bus::Usb),
 ];
 
-/// Where a disk may keep its serial number, virtio and NVMe or SCSI: in its folder or in the one of its device, two above
-/// it. What is given may be a partition.
+/// Where a disk may keep its serial number, virtio and NVMe or SCSI: in its folder or in the one of its device, two
+/// above it. What is given may be a partition.
 const SERIALS: [&CStr; 2] = [c"../../../serial", c"../../../vpd_pg80"];
 
 /// The way up in these, and one that is as long as any from a disk to its controller.

@@ -2,8 +2,8 @@
 //!
 //! The input goes into a pipe that holds all of it; the output comes through a pipe into a file in memory, which a
 //! process never gets hold of. What a program that has ended left running may go on writing: nobody keeps it, but
-//! nobody has to die of it either. How a program is started stands in `exec/launch.rs`. It knows nothing of requests and
-//! replies.
+//! nobody has to die of it either. How a program is started stands in `exec/launch.rs`. It knows nothing of requests
+//! and replies.
 
 pub(crate) mod launch;
 

@@ -1,7 +1,8 @@
 //! Making file systems hold still, by FIFREEZE and FITHAW.
 //!
-//! From the start of a freeze to the end of the thaw nothing here may wait for a file system: what freezes or thaws, and
-//! all that could be waiting for it, happens in workers. The agent itself only keeps count, and says nothing meanwhile.
+//! From the start of a freeze to the end of the thaw nothing here may wait for a file system: what freezes or thaws,
+//! and all that could be waiting for it, happens in workers. The agent itself only keeps count, and says nothing
+//! meanwhile.
 //!
 //! That something is frozen outlives the agent by a file in its state directory, as with qemu-ga(8).
 
@@ -240,8 +241,8 @@ impl Freeze for LinuxGuest {
     }
 }
 
-/// The agent has failed: thaws what it may have frozen. What it knows of it is lost; that something was frozen is not, so
-/// its next life waits for the thaw of a host.
+/// The agent has failed: thaws what it may have frozen. What it knows of it is lost; that something was frozen is not,
+/// so its next life waits for the thaw of a host.
 pub fn rescue() {
     if ABLE && is_muted() {
         let _ = thaw_all();

@@ -1,7 +1,7 @@
 //! The wire of rtnetlink: requests, dumps and the messages in them (`netlink(7)`, `rtnetlink(7)`, linux/netlink.h).
 //!
-//! It knows lengths and alignment, and nothing about what a message means. What the kernel sends is trusted no more than
-//! any other bytes: the readers are total, they never look outside a datagram and always come to its end.
+//! It knows lengths and alignment, and nothing about what a message means. What the kernel sends is trusted no more
+//! than any other bytes: the readers are total, they never look outside a datagram and always come to its end.
 
 use agent_core::guest::Errno;
 use linux_raw_sys::errno;

@@ -1,7 +1,7 @@
 //! Network interfaces and their addresses, from rtnetlink's dumps (`rtnetlink(7)`, linux/if_link.h, linux/if_addr.h).
 //!
-//! Links, IPv4 and IPv6 addresses are three dumps, read in lock step: the kernel walks its links in one order for all of
-//! them, so the addresses of a link are the next ones of their dump or there are none. Nothing has to be remembered,
+//! Links, IPv4 and IPv6 addresses are three dumps, read in lock step: the kernel walks its links in one order for all
+//! of them, so the addresses of a link are the next ones of their dump or there are none. Nothing has to be remembered,
 //! however many there are. It knows nothing of how a host writes an address or a name.
 
 use core::net::IpAddr;
@@ -219,8 +219,8 @@ pub struct FoundAddress {
 }
 
 impl FoundAddress {
-    /// From the body of the message: `struct ifaddrmsg` (8 bytes: family, prefix, flags, scope, index), then attributes.
-    /// Nothing if it is of another family, or has no address.
+    /// From the body of the message: `struct ifaddrmsg` (8 bytes: family, prefix, flags, scope, index), then
+    /// attributes. Nothing if it is of another family, or has no address.
     pub fn parse(message: &[u8], family: u8) -> Option<Self> {
         let (&[of_family, prefix, _, _, i0, i1, i2, i3], attributes) = message.split_first_chunk()?;
         if of_family != family {

@@ -2,8 +2,8 @@
 //! (kernel documentation, admin-guide/pm/sleep-states.rst and basic-pm-debugging; `pm-is-supported(1)`).
 //!
 //! All of it happens in a worker, one step after another: the write that sends the machine to sleep returns when it is
-//! awake again. What cannot work is refused before anything is touched, as a machine that sleeps and cannot be woken, or
-//! an attempt that fails halfway, is worse than an error. It knows nothing of hosts and replies.
+//! awake again. What cannot work is refused before anything is touched, as a machine that sleeps and cannot be woken,
+//! or an attempt that fails halfway, is worse than an error. It knows nothing of hosts and replies.
 
 use core::ffi::CStr;
 use core::task::Poll;
@@ -116,8 +116,8 @@ struct Way {
     /// The program for it, and what tells [`PM_IS_SUPPORTED`] that it is meant.
     script: u8,
     flag: &'static CStr,
-    /// What must be selected in [`POWER_DISK`], [`MEM_SLEEP`] and [`POWER_STATE`], one of these words each. Nothing: the
-    /// file does not matter. It is done in this order: to write to the last one is to sleep.
+    /// What must be selected in [`POWER_DISK`], [`MEM_SLEEP`] and [`POWER_STATE`], one of these words each. Nothing:
+    /// the file does not matter. It is done in this order: to write to the last one is to sleep.
     wanted: [&'static str; 3],
 }
 

@@ -1,4 +1,5 @@
-//! New seeds for the kernel's random numbers, so that two guests that were restored from one snapshot draw different ones.
+//! New seeds for the kernel's random numbers, so that two guests that were restored from one snapshot draw different
+//! ones.
 //!
 //! The kernel does it by itself where the machine has a generation id (from Linux 5.18 on, on x86; 6.10 elsewhere). For
 //! all others there is this: where a host may be back after a restore, and where the kernel tells of a new id.
@@ -48,8 +49,8 @@ impl LinuxGuest {
         Ok(())
     }
 
-    /// An event of the kernel is there. Where some were lost, one may have been of a new generation id. Not inlined: its
-    /// buffer would lie under all that the loop calls.
+    /// An event of the kernel is there. Where some were lost, one may have been of a new generation id. Not inlined:
+    /// its buffer would lie under all that the loop calls.
     #[inline(never)]
     pub fn take_event(&mut self) {
         let mut event = [0; EVENT];
@@ -65,8 +66,9 @@ impl LinuxGuest {
         }
     }
 
-    /// Reseeds, if that is wanted: at once from what the kernel has, which is the processor's random numbers or at least
-    /// its clock; and again as soon as the machine's source has been read, which may take as long as the host likes.
+    /// Reseeds, if that is wanted: at once from what the kernel has, which is the processor's random numbers or at
+    /// least its clock; and again as soon as the machine's source has been read, which may take as long as the host
+    /// likes.
     #[inline(never)]
     pub fn reseed(&mut self) {
         if !self.options.is_on(Name::Reseed) {
@@ -80,8 +82,8 @@ impl LinuxGuest {
         }
         self.start_worker(&mut || {
             let mut entropy = Entropy::zeros();
-            // Drivers keep up to 64 bytes ready, and the kernel as many: those are older than a snapshot, and every guest
-            // that is restored from it has the same. What comes behind them is new.
+            // Drivers keep up to 64 bytes ready, and the kernel as many: those are older than a snapshot, and every
+            // guest that is restored from it has the same. What comes behind them is new.
             if read_file(c"/dev/hwrng", &mut entropy.bytes) == entropy.bytes.len() {
                 entropy.bits = 256;
                 let _ = draw(Some(&entropy));

@@ -1,7 +1,7 @@
 //! The hardware clock (rtc(4)), which goes on while the machine is off.
 //!
-//! It has whole seconds, and they are read and written without waiting for the next: the clock is then half a second off at
-//! most, as it is when the kernel sets it at the start.
+//! It has whole seconds, and they are read and written without waiting for the next: the clock is then half a second
+//! off at most, as it is when the kernel sets it at the start.
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, OFlags};
@@ -13,7 +13,8 @@ use crate::sys;
 /// Seconds of a day.
 const DAY: u32 = 86_400;
 
-/// A `struct rtc_time`: second, minute, hour, day of the month, month from 0 on, year from 1900 on; and what is not used.
+/// A `struct rtc_time`: second, minute, hour, day of the month, month from 0 on, year from 1900 on; and what is not
+/// used.
 type Time = [i32; 9];
 
 /// What it shows, in seconds since 1970.

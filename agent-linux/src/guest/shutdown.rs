@@ -149,8 +149,8 @@ fn tell(pipe: &CStr, bytes: &[u8]) -> bool {
     sys::open(CWD, pipe, OFlags::WRONLY | OFlags::NONBLOCK).is_ok_and(|pipe| write(&pipe, bytes).is_ok())
 }
 
-/// Is this a symbolic link to something with that name? (What is running may have been deleted: the kernel says so behind
-/// the name.)
+/// Is this a symbolic link to something with that name? (What is running may have been deleted: the kernel says so
+/// behind the name.)
 #[inline(never)]
 fn is_link_to(path: &CStr, name: &[u8]) -> bool {
     let mut space = [0; 128];

@@ -33,8 +33,8 @@ pub fn zone_at(rule: &[u8], now_s: i64) -> Option<Zone<'_>> {
         return None;
     }
 
-    // What changed last is what counts. Of the changes in the years about this one some are past; where summer ends with
-    // one year and begins with the next, it goes on.
+    // What changed last is what counts. Of the changes in the years about this one some are past; where summer ends
+    // with one year and begins with the next, it goes on.
     let year = i32::try_from(now_s / AVERAGE_YEAR_S).unwrap_or(0).wrapping_add(1968);
     let (mut zone, mut since) = (&standard, i64::MIN);
     let (mut date, mut other) = (&start, &end);

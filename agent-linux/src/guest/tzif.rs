@@ -20,8 +20,9 @@ const TYPE: usize = 6;
 
 /// The zone at a time, in seconds since 1970, by a file; nothing if it is no such file.
 ///
-/// Behind a header stands the data that it counts: times, a type for each, the types, their abbreviations. From version 2
-/// on the same follows again, with times of 8 bytes instead of 4, and then a line with a rule for what comes after them.
+/// Behind a header stands the data that it counts: times, a type for each, the types, their abbreviations. From version
+/// 2 on the same follows again, with times of 8 bytes instead of 4, and then a line with a rule for what comes after
+/// them.
 #[inline(never)]
 pub fn zone_at(file: &[u8], now_s: i64) -> Option<Zone<'_>> {
     let last_header = file.windows(4).rposition(|bytes| bytes == b"TZif")?;

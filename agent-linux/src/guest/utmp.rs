@@ -24,8 +24,8 @@ const LOGIN: [u8; 2] = 7u16.to_ne_bytes();
 /// A user who was found: the name, and the time of the first login.
 const FOUND: usize = USER_BYTES + 8;
 
-/// Walks over the users: each once, in the order of their first records, with the earliest time of all. Beyond as many as
-/// the table has room for they are not seen.
+/// Walks over the users: each once, in the order of their first records, with the earliest time of all. Beyond as many
+/// as the table has room for they are not seen.
 #[inline(never)]
 pub fn users(file: &OwnedFd, table: &mut [u8], each: &mut dyn FnMut(User<'_>)) {
     let (table, _) = table.as_chunks_mut::<FOUND>();

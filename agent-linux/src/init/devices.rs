@@ -1,5 +1,5 @@
-//! Devices: waited for, and brought online, when the kernel announces them (`struct sockaddr_nl` of netlink(7), protocol
-//! NETLINK_KOBJECT_UEVENT; kernel documentation, core-api/kobject.rst).
+//! Devices: waited for, and brought online, when the kernel announces them (`struct sockaddr_nl` of netlink(7),
+//! protocol NETLINK_KOBJECT_UEVENT; kernel documentation, core-api/kobject.rst).
 
 use core::ffi::CStr;
 
@@ -80,7 +80,8 @@ impl Devices {
     }
 }
 
-/// The file that brings online what was added, if that is a processor or memory. An announcement begins with `add@PATH`.
+/// The file that brings online what was added, if that is a processor or memory. An announcement begins with
+/// `add@PATH`.
 fn switch<'p>(event: &[u8], space: &'p mut [u8]) -> Option<&'p CStr> {
     let added = event.strip_prefix(b"add@")?;
     let system = added.strip_prefix(b"/devices/system/")?;

@@ -119,8 +119,8 @@ fn is_reduced(table: &[u8; FADT]) -> bool {
     table.get(114).is_some_and(|byte| byte & 0x10 != 0)
 }
 
-/// Has such a machine the registers for sleep, without which Linux cannot switch it off either? Firecracker has not. The
-/// addresses of `SLEEP_CONTROL_REG` and `SLEEP_STATUS_REG`, 12 bytes each, stand at 248 and 260.
+/// Has such a machine the registers for sleep, without which Linux cannot switch it off either? Firecracker has not.
+/// The addresses of `SLEEP_CONTROL_REG` and `SLEEP_STATUS_REG`, 12 bytes each, stand at 248 and 260.
 fn can_sleep(table: &[u8; FADT]) -> bool {
     [248..256, 260..268].into_iter().all(|address| table.get(address).is_some_and(|bytes| bytes != [0; 8]))
 }

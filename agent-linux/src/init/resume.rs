@@ -1,8 +1,8 @@
 //! Waking up from a sleep to disk: the image lies on the device that `resume=` names
 //! (kernel documentation, power/swsusp.rst).
 //!
-//! A kernel whose drivers are modules cannot look there by itself. If there is an image, what runs here ends in the middle
-//! of a write, and what was put to sleep goes on.
+//! A kernel whose drivers are modules cannot look there by itself. If there is an image, what runs here ends in the
+//! middle of a write, and what was put to sleep goes on.
 
 use core::ffi::CStr;
 

@@ -231,7 +231,8 @@ impl Options {
         self.last(name)
     }
 
-    /// The number that an option was given, within its bounds, or else with this to say about it; 0 if it was not given.
+    /// The number that an option was given, within its bounds, or else with this to say about it; 0 if it was not
+    /// given.
     #[inline(never)]
     fn bounded(&mut self, name: Name, least: usize, most: usize, form: &[u8]) -> Result<usize, Failed> {
         let Some(digits) = self.look_at(name) else {

@@ -9,8 +9,8 @@ use agent_core::packed::unpack_to;
 use super::FULL;
 use crate::text::cut;
 
-/// Makes the table: of each option its line, with its letter, if it has one, its long name, and what its value is called
-/// behind `=` or, where it may be left out, behind `[=`.
+/// Makes the table: of each option its line, with its letter, if it has one, its long name, and what its value is
+/// called behind `=` or, where it may be left out, behind `[=`.
 macro_rules! options {
     ($($(#[$doc:meta])* $name:ident = $line:expr;)*) => {
         /// An option.

@@ -1,5 +1,5 @@
-//! The numbers of descriptors: those that have a meaning of their own, those that pass from program to program, how many
-//! there may be.
+//! The numbers of descriptors: those that have a meaning of their own, those that pass from program to program, how
+//! many there may be.
 //!
 //! What lies behind one is the business of others.
 
@@ -24,8 +24,8 @@ pub fn keep_standard_descriptors() {
     }
 }
 
-/// Writes to standard output (1), standard error (2) or another descriptor. Was all of it written? The first two numbers
-/// are never a channel's: see [`keep_standard_descriptors`].
+/// Writes to standard output (1), standard error (2) or another descriptor. Was all of it written? The first two
+/// numbers are never a channel's: see [`keep_standard_descriptors`].
 #[inline(never)]
 pub fn print(number: usize, bytes: &[u8]) -> bool {
     let place = bytes.as_ptr().expose_provenance();

@@ -72,8 +72,8 @@ pub fn write(file: &impl AsRawFd, bytes: &[u8]) -> bool {
     descriptor::print(raw(file), bytes)
 }
 
-/// Goes through the names in a folder, but for those that begin with a dot, and gives the folder along: `getdents64(2)`.
-/// There are none in one that cannot be read.
+/// Goes through the names in a folder, but for those that begin with a dot, and gives the folder along:
+/// `getdents64(2)`. There are none in one that cannot be read.
 ///
 /// Not through rustix, whose reader of folders is thrice as large.
 #[inline(never)]

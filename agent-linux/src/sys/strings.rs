@@ -1,4 +1,5 @@
-//! Strings as the kernel hands them over and takes them: ended by a NUL, in arrays ended by NULL; and paths made of parts.
+//! Strings as the kernel hands them over and takes them: ended by a NUL, in arrays ended by NULL; and paths made of
+//! parts.
 //!
 //! It knows no system call, and does not care what is in them.
 

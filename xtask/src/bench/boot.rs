@@ -1,10 +1,10 @@
 //! Guests that have nothing but an agent: how large their initramfs is, and how soon they answer.
 //!
 //! One has nanoga as its first process. The other has what it takes without it: busybox, QEMU's own agent with its
-//! libraries, and a script that mounts, loads the same modules, and becomes that agent. Kernel and machine are the same,
-//! and they boot in turns. Where times are taken, the floor is the first process: it says so, which is the end of the
-//! kernel's part, and becomes the one that is measured. From the start of an agent alone to its first reply is measured
-//! in a guest that stays up.
+//! libraries, and a script that mounts, loads the same modules, and becomes that agent. Kernel and machine are the
+//! same, and they boot in turns. Where times are taken, the floor is the first process: it says so, which is the end of
+//! the kernel's part, and becomes the one that is measured. From the start of an agent alone to its first reply is
+//! measured in a guest that stays up.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -169,8 +169,8 @@ fn said(qemu: &Qemu, line: &str) -> Result<f64> {
     Ok(qemu.started.elapsed().as_secs_f64())
 }
 
-/// Prints the time from the start of an agent to its first reply, in a guest that is up, and how often it wakes up there
-/// when no host is connected.
+/// Prints the time from the start of an agent to its first reply, in a guest that is up, and how often it wakes up
+/// there when no host is connected.
 fn starts() -> Result<()> {
     let mut machine = Machine::new(Board::Pc);
     machine.extras.programs = vec![paths::reference_agent()?];

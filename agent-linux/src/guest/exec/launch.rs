@@ -24,7 +24,8 @@ use crate::sys::{self, SignalSet, Strings};
 const PATH: usize = 4096;
 
 /// Pointers in the arrays of a program: to as many strings as a request holds, three bytes each, and to a third as many
-/// variables of the agent's. They live in memory that is touched as far as it is needed, and only until the program runs.
+/// variables of the agent's. They live in memory that is touched as far as it is needed, and only until the program
+/// runs.
 const WORDS: usize = 128 * 1024;
 const WORDS_BYTES: usize = WORDS.wrapping_mul(size_of::<*const c_char>());
 

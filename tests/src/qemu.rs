@@ -1,10 +1,12 @@
-//! The QEMU process: machines, devices, KVM or emulation, bounds.
+//! The QEMU process: a [`Machine`] started, its devices plugged and unplugged, its bounds.
 //!
 //! What a [`Machine`] leaves open is the same everywhere: the console on the first serial port (kept in a file), the
 //! agent's virtio-serial port on the chardev `qga0`, and a shell on a virtio-serial device of its own.
 
+mod accelerator;
+mod machine;
+
 use std::fs;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,10 +17,13 @@ use tempfile::TempDir;
 
 use crate::agent::{Bounds, bounded};
 use crate::client::Client;
-use crate::initramfs::{self, Extras};
+use crate::initramfs;
 use crate::paths::{self, Kernel};
 use crate::qmp::Qmp;
 use crate::vsock;
+
+pub use accelerator::{accelerator, tsc_words};
+pub use machine::{Board, Bus, Disk, Init, Machine};
 
 /// The name the agent's port has everywhere.
 pub const PORT_NAME: &str = "org.qemu.guest_agent.0";
@@ -28,164 +33,6 @@ pub const KERNEL_WORDS: &str = "quiet panic=-1 no_console_suspend no_timer_check
 
 /// What QEMU may use: 256 MiB of guest, its own libraries and threads; the console file.
 const BOUNDS: Bounds = Bounds { memory: 8 << 30, cpu: 600, file: 1 << 30 };
-
-/// The kinds of machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Board {
-    /// i440FX: PCI.
-    Pc,
-    /// Q35: PCI Express.
-    Q35,
-    /// microvm: MMIO devices found through ACPI, no PCI, no sleep but s2idle.
-    Microvm,
-    /// The same without ACPI: the kernel finds nothing but the serial ports, and cannot power off.
-    BareMicrovm,
-    /// virt with an aarch64: PCI Express, a PL011, and PSCI for the end. There is no busybox for it here.
-    Virt,
-}
-
-impl Board {
-    /// What emulates it, and the first serial port as its kernel calls it.
-    fn program_and_console(self) -> (&'static str, &'static str) {
-        match self {
-            Board::Virt => ("qemu-system-aarch64", "ttyAMA0"),
-            _ => ("qemu-system-x86_64", "ttyS0"),
-        }
-    }
-}
-
-/// What a disk is plugged into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bus {
-    /// A device of its own.
-    VirtioBlk,
-    /// A SCSI controller of virtio.
-    VirtioScsi,
-    /// The board's own IDE (`Board::Pc`).
-    Ide,
-    /// An AHCI controller.
-    Sata,
-    /// NVMe.
-    Nvme,
-    /// A stick behind xHCI.
-    Usb,
-}
-
-/// A raw disk.
-#[derive(Clone, Debug)]
-pub struct Disk {
-    /// What it is plugged into.
-    pub bus: Bus,
-    /// Its content.
-    pub image: PathBuf,
-    /// What it says its serial number is.
-    pub serial: &'static str,
-}
-
-/// The first process of a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Init {
-    /// Busybox's init.
-    Busybox,
-    /// A script, which listens to nothing.
-    Script,
-    /// The agent, which a script becomes.
-    Agent,
-}
-
-/// A machine to start.
-#[derive(Clone, Debug)]
-pub struct Machine {
-    /// Its board.
-    pub board: Board,
-    /// A virtio NIC on QEMU's user network.
-    pub nic: bool,
-    /// A second virtio-serial port, `org.nanoga.second`, on the chardev `qga1`.
-    pub second_port: bool,
-    /// A second serial port, on the chardev `isa`.
-    pub isa: bool,
-    /// A raw disk on virtio, the first.
-    pub disk: Option<PathBuf>,
-    /// Further disks, on boards with PCI.
-    pub disks: Vec<Disk>,
-    /// A vsock device of the guest's, [`Qemu::vsock`].
-    pub vsock: bool,
-    /// A NIC with a clock of its own: to be driven by `e1000e` of the generic kernel.
-    pub nic_with_clock: bool,
-    /// A source of random numbers.
-    pub rng: bool,
-    /// Memory that a vsock device can map: implied by `vsock`, needed to plug one in later.
-    pub shared_memory: bool,
-    /// Do not boot: go on from what [`Qemu::save`] has saved here.
-    pub restore: Option<PathBuf>,
-    /// Nothing but the agent and its modules, where the agent runs first: no shell.
-    pub only_agent: bool,
-    /// What its image holds beyond the usual.
-    pub extras: Extras,
-    /// Boot this image instead.
-    pub image: Option<PathBuf>,
-    /// Take over from an image on the disk's swap.
-    pub resume: bool,
-    /// More words on the kernel's command line, behind all others.
-    pub words: String,
-    /// A processor that may be plugged in.
-    pub spare_cpu: bool,
-    /// Memory may be plugged in ([`Qemu::plug_memory`]).
-    pub spare_memory: bool,
-    /// Whether the machine offers sleep to RAM (S3).
-    pub s3: bool,
-    /// What runs first in it.
-    pub init: Init,
-}
-
-impl Machine {
-    /// A machine of this kind with nothing but the agent's port.
-    pub fn new(board: Board) -> Machine {
-        Machine {
-            board,
-            nic: false,
-            second_port: false,
-            isa: false,
-            disk: None,
-            disks: Vec::new(),
-            vsock: false,
-            nic_with_clock: false,
-            rng: false,
-            shared_memory: false,
-            restore: None,
-            only_agent: false,
-            extras: Extras::default(),
-            image: None,
-            resume: false,
-            words: String::new(),
-            spare_cpu: false,
-            spare_memory: false,
-            s3: true,
-            init: Init::Busybox,
-        }
-    }
-
-    /// `-M` and what goes with it.
-    fn board_args(&self) -> Vec<&'static str> {
-        match (self.board, self.s3) {
-            (Board::Pc, true) => vec!["-M", "pc"],
-            (Board::Pc, false) => vec!["-M", "pc", "-global", "PIIX4_PM.disable_s3=1"],
-            (Board::Q35, true) => vec!["-M", "q35"],
-            (Board::Q35, false) => vec!["-M", "q35", "-global", "ICH9-LPC.disable_s3=1"],
-            (Board::Microvm, _) => vec!["-M", "microvm,acpi=on,rtc=on"],
-            (Board::BareMicrovm, _) => vec!["-M", "microvm,acpi=off,rtc=on,pit=on,pic=on"],
-            (Board::Virt, _) => vec!["-M", "virt", "-cpu", "cortex-a57"],
-        }
-    }
-
-    /// `virtio-net` is `virtio-net-pci` here, `virtio-net-device` there.
-    fn virtio(&self, device: &str) -> String {
-        match self.board {
-            Board::Pc | Board::Q35 | Board::Virt => format!("{device}-pci"),
-            Board::Microvm | Board::BareMicrovm => format!("{device}-device"),
-        }
-    }
-}
 
 /// A QEMU process. It ends with this value.
 pub struct Qemu {
@@ -453,68 +300,9 @@ fn plug_disks(command: &mut Command, disks: &[Disk]) {
     }
 }
 
-/// Tells the kernel the frequency of the emulated time stamp counter, which is this machine's.
-///
-/// A microvm has nothing but the PIT to measure it by. On a busy machine that fails now and then, and the guest
-/// then waits for ever for its first tick.
-#[cfg(target_arch = "x86_64")]
-pub fn tsc_words() -> String {
-    // SAFETY: every x86_64 processor has it.
-    let time_stamp = || unsafe { std::arch::x86_64::_rdtsc() };
-    let (start, before) = (Instant::now(), time_stamp());
-    std::thread::sleep(Duration::from_millis(20));
-    let khz = (time_stamp() - before) * 1_000_000 / start.elapsed().as_nanos() as u64;
-    format!(" tsc=reliable tsc_early_khz={khz}")
-}
-
-/// For no such processor.
-#[cfg(not(target_arch = "x86_64"))]
-pub fn tsc_words() -> String {
-    String::new()
-}
-
 /// No network boot, and no file it would need.
 fn no_rom(machine: &Machine) -> &'static str {
     if matches!(machine.board, Board::Microvm | Board::BareMicrovm) { "" } else { ",romfile=" }
-}
-
-/// `kvm` where it boots our kernel, otherwise `tcg`. Tried once a boot of this machine; the answer is kept in the
-/// guest directory.
-pub fn accelerator() -> Result<String> {
-    Kernel::find()?;
-    let cache = paths::guest_dir().join("accel");
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let known = fs::read_to_string(&cache).unwrap_or_default();
-    if let Some(accel) = known.strip_prefix(&boot) {
-        return Ok(accel.to_owned());
-    }
-    let accel = if kvm_works()? { "kvm" } else { "tcg" };
-    fs::write(&cache, format!("{boot}{accel}"))?;
-    Ok(accel.to_owned())
-}
-
-/// KVM may be there and yet run no stock kernel: only a guest that comes up shows it.
-fn kvm_works() -> Result<bool> {
-    if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
-        return Ok(false);
-    }
-    let (mut child, _, _, dir) = spawn(&Machine::new(Board::Pc), "kvm")?;
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let shell = dir.path().join("shell");
-    let works = loop {
-        if child.try_wait()?.is_some() || Instant::now() > deadline {
-            break false;
-        }
-        if let Ok(stream) = UnixStream::connect(&shell) {
-            let mut client = Client::new(stream)?;
-            client.patience = deadline.saturating_duration_since(Instant::now());
-            break client.line().is_ok_and(|line| line == b"guest: ready");
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    };
-    let _ = child.kill();
-    let _ = child.wait();
-    Ok(works)
 }
 
 /// Makes an empty raw disk.

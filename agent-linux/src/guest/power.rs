@@ -5,19 +5,22 @@
 //! awake again. What cannot work is refused before anything is touched, as a machine that sleeps and cannot be woken,
 //! or an attempt that fails halfway, is worse than an error. It knows nothing of hosts and replies.
 
+mod machine;
+
 use core::ffi::CStr;
 use core::task::Poll;
 
 use agent_core::guest::{Job, Power, Suspend, SuspendError};
 use linux_raw_sys::errno;
-use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, OFlags};
-use rustix::io::{Errno, read, write};
 use rustix::process::chdir;
 
 use super::LinuxGuest;
-use super::job::{self, KILLED, NOT_RUN, Report};
+use super::job::{KILLED, NOT_RUN, Report};
 use crate::sys;
+use machine::{
+    Linux, MEM_SLEEP, Machine, PM_HIBERNATE, PM_IS_SUPPORTED, PM_SUSPEND, PM_SUSPEND_HYBRID, POWER_DISK, POWER_STATE,
+    SWAPS, name, relative, words,
+};
 
 impl LinuxGuest {
     /// Is a host's wish to put it to sleep being carried out, or is it just waking up?
@@ -44,37 +47,6 @@ impl Power for LinuxGuest {
     }
 }
 
-/// The files and programs of this module, by number, each with a slash before it: a worker can report a number.
-const NAMES: [&CStr; 8] = [
-    c"/sys/power/disk",
-    c"/sys/power/mem_sleep",
-    c"/sys/power/state",
-    c"/proc/swaps",
-    c"/pm-hibernate",
-    c"/pm-suspend",
-    c"/pm-suspend-hybrid",
-    c"/pm-is-supported",
-];
-const POWER_DISK: u8 = 0;
-const MEM_SLEEP: u8 = 1;
-const POWER_STATE: u8 = 2;
-const SWAPS: u8 = 3;
-const PM_HIBERNATE: u8 = 4;
-const PM_SUSPEND: u8 = 5;
-const PM_SUSPEND_HYBRID: u8 = 6;
-const PM_IS_SUPPORTED: u8 = 7;
-
-/// The name of a file or program.
-fn name(number: u8) -> &'static CStr {
-    NAMES.get(usize::from(number)).copied().unwrap_or_default()
-}
-
-/// The same without the slash: below the working directory, or just the name of a program.
-#[inline(never)]
-fn relative(number: u8) -> &'static CStr {
-    sys::tail(name(number), 1)
-}
-
 /// A report: it went well.
 const DONE: Report = 0x100;
 /// A report: refused before anything was touched.
@@ -97,18 +69,6 @@ fn meaning(report: Report) -> Result<(), SuspendError> {
         }
         _ => SuspendError::Helper(relative(number), low),
     })
-}
-
-/// What the steps need of a machine. Files and programs are places in [`NAMES`].
-trait Machine {
-    /// The text of a file, as far as the buffer holds it: empty if it cannot be read, nothing if there is no such file.
-    fn read<'b>(&self, file: u8, buffer: &'b mut [u8]) -> Option<&'b [u8]>;
-
-    /// Writes a word to a file. To sleep is to be in here.
-    fn write(&mut self, file: u8, word: &[u8]) -> Result<(), Errno>;
-
-    /// Runs a program to its end, with an argument: its exit status, or [`NOT_RUN`].
-    fn run(&mut self, program: u8, argument: Option<&CStr>) -> u8;
 }
 
 /// A way to sleep.
@@ -207,51 +167,6 @@ fn holds_image(swaps: &[u8]) -> bool {
     words(swaps).any(|word| word.starts_with(b"/") && !word.starts_with(b"/dev/zram"))
 }
 
-/// The words of a text of the kernel, or the folders of [`sys::PROGRAMS`]: neither has what separates the other.
-fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b':'))
-}
-
-/// The machine this runs on. The working directory is its root.
-struct Linux;
-
-impl Machine for Linux {
-    fn read<'b>(&self, file: u8, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
-        let length = match open(file, OFlags::RDONLY) {
-            // The kernel makes such a text in one go.
-            Ok(file) => read(&file, &mut *buffer).unwrap_or(0),
-            Err(Errno::NOENT) => return None,
-            Err(_) => 0,
-        };
-        buffer.get(..length)
-    }
-
-    fn write(&mut self, file: u8, word: &[u8]) -> Result<(), Errno> {
-        write(open(file, OFlags::WRONLY | OFlags::TRUNC)?, word)?;
-        Ok(())
-    }
-
-    fn run(&mut self, program: u8, argument: Option<&CStr>) -> u8 {
-        job::run(&mut || {
-            for folder in words(sys::tail(sys::PROGRAMS, 5).to_bytes()) {
-                execute(folder, name(program), argument);
-            }
-        })
-    }
-}
-
-fn open(file: u8, flags: OFlags) -> Result<OwnedFd, Errno> {
-    sys::open(CWD, relative(file), flags)
-}
-
-/// Becomes a program of this folder, if it is there.
-fn execute(folder: &[u8], name: &CStr, argument: Option<&CStr>) {
-    let mut space = [0; sys::PATH];
-    // Below the working directory.
-    let path = sys::tail(sys::join(&mut space, &[folder, name.to_bytes()]), 1);
-    sys::execve(path, argument.as_slice());
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -259,6 +174,9 @@ mod tests {
     use std::vec::Vec;
     use std::{format, fs, thread};
 
+    use rustix::io::Errno;
+
+    use super::machine::NAMES;
     use super::*;
     use crate::testing::{alone, must_be_alone};
 

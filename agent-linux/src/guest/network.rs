@@ -402,11 +402,13 @@ mod tests {
     fn inside_links_that_come_and_go() {
         must_be_alone();
         make_links(30);
-        let stop = std::sync::atomic::AtomicBool::new(false);
+        let stop = &std::sync::atomic::AtomicBool::new(false);
         let order = std::sync::atomic::Ordering::Relaxed;
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !stop.load(order) {
+            let start = std::time::Instant::now();
+            scope.spawn(move || {
+                // A walk that fails does not stop this.
+                while !stop.load(order) && start.elapsed().as_secs() < 20 {
                     ip("link add x0 type veth peer name x1");
                     ip("addr add 10.200.0.1/24 dev x0");
                     ip("link del x0");
